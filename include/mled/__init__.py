@@ -1,0 +1,1 @@
+"""MLED, the Machine Learning Experiment Database."""

@@ -1,0 +1,167 @@
+"""Every path, address and limit of MLED, read from the environment in one place.
+
+Only the standard library is imported here, so the installer (which runs before
+anything is installed) and Superset (which has an environment of its own) read
+the same settings as everyone else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class SettingsError(ValueError):
+    """An environment variable has a value that cannot be used."""
+
+
+def _setting(default, help: str, minimum: float | None = None):
+    return field(default=default, metadata={"help": help, "minimum": minimum})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one installation; the variable of field `x` is `MLED_X`."""
+
+    home: Path = _setting(ROOT / ".mled", "folder that holds all state")
+    host: str = _setting("127.0.0.1", "address the web servers bind to")
+    airflow_port: int = _setting(8080, "port of the Airflow UI and API", 1)
+    superset_port: int = _setting(8088, "port of Superset", 1)
+    log_port: int = _setting(8793, "port on which the scheduler serves task logs", 1)
+    triggerer_log_port: int = _setting(8794, "port on which the triggerer serves its logs", 1)
+    store_url: str = _setting("", "SQLAlchemy URL of the store; empty: SQLite in the home folder")
+    workers: int = _setting(os.cpu_count() or 1, "trials that train at the same time", 1)
+    max_trials: int = _setting(100_000, "most trials one grid may have", 1)
+    busy_timeout_s: float = _setting(60.0, "seconds a writer waits for another one's lock", 0)
+    flush_points: int = _setting(5_000, "metric points held in memory before they are written", 1)
+    flush_seconds: float = _setting(2.0, "seconds a metric point may stay in memory", 0)
+    heartbeat_seconds: float = _setting(10.0, "seconds between a running trial's heartbeats", 0.1)
+    orphan_seconds: float = _setting(
+        120.0, "silence after which a running trial counts as orphaned", 0.1
+    )
+    keep_marts: int = _setting(3, "published versions of the mart that are kept", 1)
+    dbt_threads: int = _setting(1, "threads of dbt", 1)
+    duckdb_memory: str = _setting("4GB", "memory limit of one DuckDB process")
+    query_timeout_s: float = _setting(60.0, "seconds after which Superset stops a query", 1)
+    min_free_mb: int = _setting(2_000, "free megabytes below which nothing is started", 0)
+
+    @property
+    def store(self) -> str:
+        """URL of the store, with the default filled in."""
+        return self.store_url or f"sqlite:///{self.home / 'store' / 'mled.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files that trials keep, by content hash."""
+        return self.home / "store" / "artifacts"
+
+    @property
+    def backups(self) -> Path:
+        return self.home / "store" / "backups"
+
+    @property
+    def staging(self) -> Path:
+        """Batches of extracted rows: `committed/batch_id=N/` and `tmp/`."""
+        return self.home / "staging"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "warehouse"
+
+    @property
+    def build_file(self) -> Path:
+        """The DuckDB file that dbt builds in; nobody else opens it."""
+        return self.warehouse / "build" / "mart.duckdb"
+
+    @property
+    def mart(self) -> Path:
+        """The symbolic link to the published version of the mart; readers open its real path."""
+        return self.warehouse / "current" / "mart.duckdb"
+
+    @property
+    def dbt_project(self) -> Path:
+        return ROOT / "dbt_project"
+
+    @property
+    def dbt_target(self) -> Path:
+        return self.home / "dbt" / "target"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.home / "airflow"
+
+    @property
+    def superset_home(self) -> Path:
+        return self.home / "superset"
+
+    @property
+    def secrets(self) -> Path:
+        """Generated passwords and keys, one file each, mode 0600."""
+        return self.home / "secrets"
+
+    @property
+    def run(self) -> Path:
+        """The process manager's configuration, socket and pid file."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def airflow_url(self) -> str:
+        return f"http://{self.host}:{self.airflow_port}"
+
+    @property
+    def superset_url(self) -> str:
+        return f"http://{self.host}:{self.superset_port}"
+
+    def environ(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process."""
+        return {variable(f): str(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def variable(f: dataclasses.Field) -> str:
+    """The name of the environment variable of a field."""
+    return f"MLED_{f.name.upper()}"
+
+
+def _parse(f: dataclasses.Field, text: str):
+    kind = type(f.default) if not isinstance(f.default, Path) else Path
+    try:
+        value = Path(text).expanduser().absolute() if kind is Path else kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise SettingsError(
+            f"{variable(f)}={text!r} is not {wanted} ({f.metadata['help']}); "
+            f"unset it to use the default, {f.default}"
+        ) from None
+    minimum = f.metadata["minimum"]
+    if minimum is not None and not value >= minimum:
+        raise SettingsError(
+            f"{variable(f)}={text!r} is below {minimum} ({f.metadata['help']}); "
+            f"unset it to use the default, {f.default}"
+        )
+    return value
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (the process's environment by default).
+
+    An empty variable counts as unset.
+
+    Raises:
+        SettingsError: a variable's value is of the wrong type or out of range.
+    """
+    environ = os.environ if environ is None else environ
+    given = {
+        f.name: _parse(f, environ[variable(f)])
+        for f in dataclasses.fields(Settings)
+        if environ.get(variable(f))
+    }
+    return Settings(**given)

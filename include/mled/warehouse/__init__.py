@@ -1,0 +1,1 @@
+"""Reading the store into staging and publishing the mart."""

@@ -1,0 +1,1 @@
+"""What a trial is: datasets, models, grids, and running one trial. Imports no Airflow."""
