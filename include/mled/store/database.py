@@ -1,0 +1,165 @@
+"""Opening the store, and its transactions."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mled import settings as settings_module
+from mled.settings import Settings
+from mled.store.dialects import StoreError, dialect_of
+from mled.store.schema import Clock
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """A store's engine. Thread-safe; not to be carried over a fork (see `connect`)."""
+
+    def __init__(self, url: str, busy_timeout_s: float = 60.0):
+        """`url` is an SQLAlchemy URL; nothing is opened yet.
+
+        Raises:
+            StoreError: the URL is of no supported database.
+        """
+        try:
+            self.url = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise StoreError(
+                f"MLED_STORE_URL={url!r} is no URL; write sqlite:////path/to/mled.db"
+            ) from None
+        self.dialect = dialect_of(self.url)
+        self.engine = self.dialect.create_engine(self.url, busy_timeout_s)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes: all or nothing, durable once the block is left.
+
+        Raises:
+            StoreError: the database is locked for too long, full, read-only or damaged.
+        """
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one snapshot of the store and blocks no writer."""
+        with self._explained(), self.engine.connect() as connection:
+            connection = connection.execution_options(reads=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def ticket(self, connection: Connection) -> Iterator[int]:
+        """One stamp for many rows of a write transaction (see `clock.py`)."""
+        yield self.dialect.open_ticket(connection)
+        self.dialect.close_ticket(connection)
+
+    def identity(self) -> str:
+        """Which store this is: a UUID that no other store and no backup has."""
+        with self.read() as connection:
+            return connection.execute(sa.select(Clock.store_id)).scalar_one()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            message = self.dialect.explain(error, self.url)
+            if message is None:
+                raise
+            raise StoreError(message) from error
+
+
+def connect(settings: Settings | None = None) -> Database:
+    """The store of these settings (the environment's by default), made on first use.
+
+    Raises:
+        StoreError: the store cannot be opened, or its schema is not the code's.
+    """
+    settings = settings or settings_module.load()
+    return _connect(settings.store, settings.busy_timeout_s, os.getpid())
+
+
+@functools.lru_cache(maxsize=16)
+def _connect(url: str, busy_timeout_s: float, pid: int) -> Database:
+    database = Database(url, busy_timeout_s)
+    with database.read() as connection:
+        current = _revision(connection)
+    if current is None:
+        upgrade(database)
+    elif current != head():
+        _refuse(current)
+    return database
+
+
+def migrate(settings: Settings | None = None) -> Database:
+    """Create the store, or bring its schema up to the code's; does nothing when it is.
+
+    Raises:
+        StoreError: the store's schema is newer than the code.
+    """
+    settings = settings or settings_module.load()
+    database = Database(settings.store, settings.busy_timeout_s)
+    upgrade(database)
+    return database
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Run the migrations up to `revision` in one transaction."""
+    from alembic import command
+    from alembic.util import CommandError
+
+    config = _alembic()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            if "Can't locate revision" not in str(error):
+                raise
+            _refuse(_revision(connection))
+        if revision in ("head", head()):
+            database.dialect.install_clock(connection)
+
+
+@functools.cache
+def head() -> str:
+    """The newest schema revision that the code knows."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_alembic()).get_current_head()
+
+
+def _alembic():
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse(revision: str | None) -> None:
+    from alembic.script import ScriptDirectory
+
+    known = {r.revision for r in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if revision in known:
+        raise StoreError(
+            f"the store's schema is {revision}, the code's is {head()}: run `mled store upgrade`"
+        )
+    raise StoreError(
+        f"the store's schema is {revision}, which this code does not know (its newest is "
+        f"{head()}): install the version of MLED that wrote the store"
+    )

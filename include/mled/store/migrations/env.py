@@ -1,0 +1,13 @@
+"""Runs the migrations on the connection that `mled.store.database.upgrade` hands over."""
+
+from alembic import context
+from mled.store.schema import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    compare_server_default=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
