@@ -39,6 +39,10 @@ class Dialect(abc.ABC):
         """Make the triggers stamp each row again."""
 
     @abc.abstractmethod
+    def high(self, connection: Connection) -> int:
+        """The highest stamp up to which this snapshot lacks no row, nor ever will."""
+
+    @abc.abstractmethod
     def insert(self, table) -> sa.Insert:
         """An INSERT that knows `on_conflict_do_update` and `on_conflict_do_nothing`."""
 
@@ -108,6 +112,10 @@ class SQLite(Dialect):
 
     def close_ticket(self, connection: Connection) -> None:
         connection.exec_driver_sql("UPDATE clock SET is_open = 0")
+
+    def high(self, connection: Connection) -> int:
+        # The write lock makes stamps follow commit order: what is visible is complete.
+        return connection.execute(sa.select(Clock.last_us)).scalar_one()
 
     def insert(self, table) -> sa.Insert:
         return sqlite.insert(table)
