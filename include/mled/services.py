@@ -1,0 +1,266 @@
+"""What runs: each program's command and environment, and the process manager's configuration.
+
+Nothing is started here; see `mled.processes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mled.secrets import secret
+from mled.settings import ROOT, Settings
+
+BIN = ROOT / ".venv" / "bin"
+SUPERSET_BIN = ROOT / ".venv-superset" / "bin"
+AIRFLOW_USER = "admin"
+AIRFLOW_PASSWORD = "airflow_admin_password"
+SUPERSET_USER = "admin"
+SUPERSET_PASSWORD = "superset_admin_password"
+NAMES = ("api-server", "scheduler", "dag-processor", "triggerer", "superset")
+TRAINING_POOL = "training"
+DBT_POOL = "dbt"
+
+# All that the programs see of the caller's environment. Anything else could change what they do:
+# PYTHONDONTWRITEBYTECODE alone makes every task compile Airflow again.
+INHERITED = (
+    *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("SSL_CERT_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+# What a person may set of Airflow itself; the rest follows from MLED's own settings.
+OVERRIDABLE = ("AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__LOGGING__LOGGING_LEVEL")
+# A trial is one process on one core; more threads would only fight for the cores.
+ONE_THREAD = {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
+}
+LOG_BYTES, LOG_BACKUPS = 10_000_000, 3
+# Longest path of a unix socket; supervisor appends a dot and its process id while it binds.
+SOCKET_PATH_BYTES = 107 - len(".4194304")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One background program; `environment` comes on top of the process manager's own."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    url: str = ""
+    stop_seconds: int = 15
+
+
+def inherited_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
+    """What the programs get from the caller's environment (by default this process's)."""
+    environ = os.environ if environ is None else environ
+    result = {name: environ[name] for name in INHERITED if name in environ}
+    # Tasks and health checks talk to our own servers, which a proxy cannot reach.
+    unproxied = [result.get("no_proxy") or result.get("NO_PROXY"), settings.host, "localhost"]
+    result["no_proxy"] = result["NO_PROXY"] = ",".join(filter(None, unproxied))
+    return result
+
+
+def airflow_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
+    """The whole environment of a command of Airflow; missing secrets are generated."""
+    return inherited_environment(settings, environ) | airflow_options(settings, environ)
+
+
+def dbt_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
+    """The whole environment of a command of dbt."""
+    return inherited_environment(settings, environ) | settings.environ() | dbt_options(settings)
+
+
+def superset_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
+    """The whole environment of a command of Superset."""
+    return inherited_environment(settings, environ) | superset_options(settings)
+
+
+def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
+    """Airflow's configuration as environment variables."""
+    environ = os.environ if environ is None else environ
+    api = settings.airflow_url
+    # Below 8 processes the tasks of a run wait for each other's start-up; above the workers
+    # there must be room for the tasks that do not train.
+    parallelism = str(max(8, settings.workers + 4))
+    options = {
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "CORE__PLUGINS_FOLDER": str(ROOT / "include" / "airflow" / "plugins"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__PARALLELISM": parallelism,
+        "CORE__MAX_ACTIVE_TASKS_PER_DAG": parallelism,
+        # Forked tasks inherit what the scheduler has imported; forkserver and spawn do not.
+        "CORE__MP_START_METHOD": "fork",
+        "CORE__FERNET_KEY": secret(settings, "airflow_fernet_key", 32) + "=",
+        "CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_passwords(settings)),
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{settings.airflow_home / 'airflow.db'}",
+        "API__HOST": settings.host,
+        "API__PORT": str(settings.airflow_port),
+        "API__BASE_URL": api,
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": secret(settings, "airflow_api_secret_key"),
+        "API_AUTH__JWT_SECRET": secret(settings, "airflow_jwt_secret", 64),
+        # When a task's sockets close before its process can be reaped, its supervisor sleeps
+        # this long (5 s by default) and holds its slot meanwhile.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        # A new or changed file shows up within this many seconds.
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "LOGGING__BASE_LOG_FOLDER": str(settings.logs / "airflow"),
+        "LOGGING__DAG_PROCESSOR_LOG_TARGET": "stdout",
+        "LOGGING__COLORED_CONSOLE_LOG": "False",
+        "LOGGING__WORKER_LOG_SERVER_PORT": str(settings.log_port),
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(settings.triggerer_log_port),
+        # The API server reads the logs from the disk: Airflow's log servers, which would listen
+        # on every interface, are not started, and their absence is no error.
+        "LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",
+    }
+    return {
+        **settings.environ(),
+        **dbt_options(settings),
+        **ONE_THREAD,
+        "AIRFLOW_HOME": str(settings.airflow_home),
+        **{f"AIRFLOW__{name}": value for name, value in options.items()},
+        "COSMOS__ENABLE_TELEMETRY": "False",
+        "PYTHONUNBUFFERED": "1",
+        # airflow_local_settings.py lies there.
+        "PYTHONPATH": str(ROOT / "include" / "airflow"),
+        **{name: environ[name] for name in OVERRIDABLE if environ.get(name)},
+    }
+
+
+def dbt_options(settings: Settings) -> dict:
+    """Where dbt works, as its own environment variables."""
+    return {
+        "DBT_PROJECT_DIR": str(settings.dbt_project),
+        "DBT_PROFILES_DIR": str(settings.dbt_project),
+        "DBT_TARGET_PATH": str(settings.dbt_target),
+        "DBT_LOG_PATH": str(settings.logs / "dbt"),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def superset_options(settings: Settings) -> dict:
+    """Superset's configuration as environment variables."""
+    return {
+        **settings.environ(),
+        "SUPERSET_CONFIG_PATH": str(ROOT / "include" / "superset" / "superset_config.py"),
+        "SUPERSET_HOME": str(settings.superset_home),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def airflow_passwords(settings: Settings) -> Path:
+    """The file in which Airflow's own login looks passwords up: JSON, user name → password."""
+    return settings.secrets / "airflow_passwords.json"
+
+
+def programs(settings: Settings) -> list[Program]:
+    """The background programs, in the order in which they start."""
+    airflow = airflow_options(settings)
+    # Only the scheduler's children train: only it pays for importing torch.
+    scheduler = {**airflow, "MLED_PRELOAD": "1"}
+    return [
+        Program("api-server", (str(BIN / "airflow"), "api-server"), airflow, settings.airflow_url),
+        Program(
+            "scheduler",
+            (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),
+            scheduler,
+            stop_seconds=30,
+        ),
+        Program("dag-processor", (str(BIN / "airflow"), "dag-processor"), airflow),
+        Program("triggerer", (str(BIN / "airflow"), "triggerer", "--skip-serve-logs"), airflow),
+        Program(
+            "superset",
+            (
+                str(SUPERSET_BIN / "gunicorn"),
+                "-c",
+                str(ROOT / "include" / "superset" / "gunicorn.conf.py"),
+                "superset.app:create_app()",
+            ),
+            superset_options(settings),
+            settings.superset_url,
+        ),
+    ]
+
+
+def socket_path(settings: Settings) -> Path:
+    """The process manager's socket; in the temporary folder where the home's path is too long."""
+    path = settings.run / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return path
+    digest = hashlib.sha256(os.fsencode(settings.home)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"mled-{os.getuid()}-{digest}.sock"
+
+
+def log_file(settings: Settings, name: str) -> Path:
+    return settings.logs / f"{name}.log"
+
+
+def supervisor_config(settings: Settings) -> str:
+    """The text of supervisord.conf for these settings. It holds secrets: keep it private."""
+    sections = [
+        _section("unix_http_server", file=socket_path(settings), chmod="0700"),
+        _section(
+            "supervisord",
+            nodaemon="true",
+            silent="true",
+            logfile=log_file(settings, "supervisord"),
+            logfile_maxbytes=LOG_BYTES,
+            logfile_backups=LOG_BACKUPS,
+            pidfile=settings.run / "supervisord.pid",
+            directory=ROOT,
+            nocleanup="true",
+        ),
+        _section(
+            "rpcinterface:supervisor",
+            **{
+                "supervisor.rpcinterface_factory": (
+                    "supervisor.rpcinterface:make_main_rpcinterface"
+                )
+            },
+        ),
+    ]
+    sections += [_program_section(settings, program) for program in programs(settings)]
+    return "\n".join(sections)
+
+
+def _program_section(settings: Settings, program: Program) -> str:
+    return _section(
+        f"program:{program.name}",
+        command=shlex.join(program.command),
+        environment=",".join(f"{k}={_quote(v)}" for k, v in sorted(program.environment.items())),
+        autostart="false",
+        autorestart="true",
+        startsecs=3,
+        startretries=2,
+        # A task's processes are the scheduler's children, gunicorn's workers are Superset's.
+        stopasgroup="true",
+        killasgroup="true",
+        stopwaitsecs=program.stop_seconds,
+        redirect_stderr="true",
+        stdout_logfile=log_file(settings, program.name),
+        stdout_logfile_maxbytes=LOG_BYTES,
+        stdout_logfile_backups=LOG_BACKUPS,
+    )
+
+
+def _section(name: str, **options) -> str:
+    # A percent sign starts an expansion in every value.
+    lines = [f"{key} = {str(value).replace('%', '%%')}" for key, value in options.items()]
+    return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _quote(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,44 @@
+"""A table of the programs: do they run, since when, how large, and do they answer."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import psutil
+
+from mled import health, processes, services
+from mled.settings import Settings
+
+ROW = "{:<15}{:<10}{:>8}{:>12}{:>10}  {:<27}{}"
+
+
+def show(settings: Settings) -> bool:
+    """Print the table; True when every program runs and answers."""
+    states = processes.states(settings)
+    problems = health.problems(settings, states)
+    total = 0
+    click.echo(ROW.format("program", "state", "pid", "uptime", "memory", "URL", "health"))
+    urls = {program.name: program.url for program in services.programs(settings)}
+    for name in services.NAMES:
+        state = states.get(name)
+        pid = uptime = size = "-"
+        if state and state.running:
+            pid, uptime = state.pid, _duration(time.time() - state.started)
+            used = processes.memory(psutil.Process(state.pid))
+            total += used
+            size = f"{used / 2**20:.0f} MiB"
+        text = state.state.lower() if state else "stopped"
+        row = (name, text, pid, uptime, size, urls[name], problems.get(name, "healthy"))
+        click.echo(ROW.format(*row))
+    if total:
+        click.echo(f"memory in all: {total / 2**20:.0f} MiB (shared memory counted once)")
+    return not problems
+
+
+def _duration(seconds: float) -> str:
+    days, rest = divmod(int(seconds), 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, rest = divmod(rest, 60)
+    clock = f"{hours}:{minutes:02}:{rest:02}"
+    return f"{days} d {clock}" if days else clock

@@ -1,0 +1,72 @@
+"""Steps of a longer command: each shown with the time it took, and the breakdown at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from mled.processes import tail
+from mled.settings import ROOT
+
+NAME_WIDTH = 34
+
+
+class StepError(RuntimeError):
+    """A step failed; the message says why and where its output lies."""
+
+
+class Steps:
+    """Runs named steps and remembers how long each took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.done(name, time.monotonic() - began)
+
+    def done(self, name: str, seconds: float) -> None:
+        """Show and remember a step that took `seconds`."""
+        self.seconds[name] = seconds
+        click.echo(f"  {name:<{NAME_WIDTH}}{seconds:7.1f} s")
+
+    def parallel(self, tasks: dict[str, Callable[[], None]]) -> None:
+        """Run independent steps at the same time; the first failure is raised once all ended."""
+
+        def run(name: str) -> None:
+            with self.step(name):
+                tasks[name]()
+
+        if not tasks:
+            return
+        with ThreadPoolExecutor(len(tasks)) as pool:
+            running = [pool.submit(run, name) for name in tasks]
+        for future in running:
+            future.result()
+
+
+def run_logged(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+    """Run a command with its output in `log`.
+
+    Raises:
+        StepError: it failed; the message ends with its last line of output.
+    """
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        raise StepError(f"{Path(command[0]).name} failed ({tail(log, 1)}); all of it: {log}")
