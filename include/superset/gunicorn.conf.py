@@ -1,0 +1,33 @@
+"""How gunicorn serves Superset: `gunicorn -c gunicorn.conf.py "superset.app:create_app()"`."""
+
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from mled.settings import load
+
+settings = load()
+
+bind = f"{settings.host}:{settings.superset_port}"
+proc_name = "mled-superset"
+workers = 2
+worker_class = "gthread"
+threads = 4
+preload_app = True
+# A worker that gives no sign of life for so long is replaced; a long query is no such silence.
+timeout = 120
+# A stop waits for the queries that run.
+graceful_timeout = 10
+keepalive = 5
+# Workers' heartbeat files: a disk that is busy would make them look dead.
+worker_tmp_dir = "/dev/shm"
+accesslog = None
+errorlog = "-"
+loglevel = "warning"
+
+
+def on_starting(_server) -> None:
+    """Remove what the queries of a killed server left on disk."""
+    shutil.rmtree(settings.superset_home / "spill", ignore_errors=True)

@@ -1,0 +1,94 @@
+"""How a query reaches the published mart: one locked, read-only connection with a deadline.
+
+Nothing of Superset is imported here, so the tests run it without Superset's environment.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import duckdb
+from mled.settings import Settings
+from sqlalchemy.engine.url import URL
+from sqlalchemy.pool import NullPool
+
+# The name and the URI in assets/databases/mart.yaml.
+DATABASE_NAME = "Mart"
+DATABASE_URI = "duckdb:////mart"
+
+# Seconds between two interrupts of a connection whose time is up.
+INTERRUPT_INTERVAL_S = 0.5
+
+
+def check_uri(uri: URL) -> None:
+    """Accept the mart's placeholder and nothing else.
+
+    Raises:
+        ValueError: `uri` names another database.
+    """
+    if str(uri) != DATABASE_URI:
+        raise ValueError(
+            f"database URI {uri!r} is refused: this Superset reads the published mart only; "
+            f"use {DATABASE_URI}"
+        )
+
+
+def engine_arguments(settings: Settings, path: str) -> dict[str, Any]:
+    """Keyword arguments of `sqlalchemy.create_engine` to read the version of the mart at `path`.
+
+    DuckDB keeps one instance per file and process and refuses a second configuration of it, so
+    nothing here may depend on the user or the query.
+    """
+    # Superset's workers would overwrite each other's files in a shared folder.
+    spill = settings.superset_home / "spill"
+    spill.mkdir(parents=True, exist_ok=True)
+    deadline = _Deadline(settings.query_timeout_s)
+    return {
+        # A pooled connection would go on serving the version that it was opened on.
+        "poolclass": NullPool,
+        "pool_events": [(deadline.start, "checkout"), (deadline.stop, "checkin")],
+        "connect_args": {
+            "read_only": True,
+            "config": {
+                # Read-only does not stop SQL from reading and writing other files.
+                "enable_external_access": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "lock_configuration": "true",
+                "memory_limit": settings.duckdb_memory,
+                "temp_directory": str(spill / str(os.getpid())),
+                "max_temp_directory_size": settings.duckdb_memory,
+            },
+        },
+    }
+
+
+class _Deadline:
+    """Interrupts the connections that are in use for longer than `seconds`.
+
+    Superset's own limit needs the main thread's alarm signal, and a query runs in another one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def start(self, connection: Any, record: Any, _proxy: Any) -> None:
+        record.info["done"] = done = threading.Event()
+        threading.Thread(
+            target=self._watch, args=(connection, done), name="mart-deadline", daemon=True
+        ).start()
+
+    def stop(self, _connection: Any, record: Any) -> None:
+        record.info.pop("done").set()
+
+    def _watch(self, connection: Any, done: threading.Event) -> None:
+        wait = self.seconds
+        # An interrupt stops the statement that runs now; a script's next one needs another.
+        while not done.wait(wait):
+            try:
+                connection.interrupt()
+            except duckdb.ConnectionException:  # closed in this instant
+                return
+            wait = INTERRUPT_INTERVAL_S

@@ -1,0 +1,144 @@
+"""Superset's configuration; `SUPERSET_CONFIG_PATH` points here.
+
+What differs from one installation to the next comes from `mled.settings`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from flask_babel import lazy_gettext
+from sqlalchemy.engine.url import URL
+from superset.errors import SupersetErrorType
+
+HERE = Path(__file__).resolve().parent
+# At the end: this folder is called superset, like the package in the environment.
+sys.path += [str(HERE), str(HERE.parent)]
+
+from mart_cache import mart_version  # noqa: E402
+from mart_connection import DATABASE_NAME, check_uri, engine_arguments  # noqa: E402
+from mled import settings as mled_settings  # noqa: E402
+from mled.secrets import secret  # noqa: E402
+
+settings = mled_settings.load()
+
+# --- Superset's own state -----------------------------------------------------------------------
+
+DATA_DIR = str(settings.superset_home)
+SQLALCHEMY_DATABASE_URI = f"sqlite:///{settings.superset_home / 'metadata.db'}"
+# Seconds to wait for another worker's write.
+SQLALCHEMY_ENGINE_OPTIONS = {"connect_args": {"timeout": 30}}
+SQLALCHEMY_EXAMPLES_URI = None
+SECRET_KEY = secret(settings, "superset_secret_key")
+GUEST_TOKEN_JWT_SECRET = secret(settings, "superset_guest_key")
+
+# --- The published mart -------------------------------------------------------------------------
+
+
+def DB_CONNECTION_MUTATOR(uri, _arguments, _username, _security_manager, _source):  # noqa: N802
+    """Connect to the published version of the mart, whatever the metadata database says."""
+    path = mart_version(settings)
+    return URL.create("duckdb", database=path), engine_arguments(settings, path)
+
+
+DB_SQLA_URI_VALIDATOR = check_uri
+CUSTOM_DATABASE_ERRORS = {
+    DATABASE_NAME: {
+        re.compile("database does not exist"): (
+            lazy_gettext(
+                "Nothing has been published yet. Run an experiment, then the DAG experiment_etl "
+                "in Airflow; this chart fills by itself."
+            ),
+            SupersetErrorType.GENERIC_DB_ENGINE_ERROR,
+            {"show_issue_info": False},
+        ),
+        re.compile("INTERRUPT Error"): (
+            lazy_gettext(
+                "The query was stopped after %(seconds)s seconds, the limit set by "
+                "MLED_QUERY_TIMEOUT_S. Ask for fewer rows or columns.",
+                seconds=f"{settings.query_timeout_s:g}",
+            ),
+            SupersetErrorType.BACKEND_TIMEOUT_ERROR,
+            {"show_issue_info": False},
+        ),
+    }
+}
+
+ROW_LIMIT = 10_000
+SQL_MAX_ROW = 100_000
+DEFAULT_SQLLAB_LIMIT = 1_000
+SQLLAB_TIMEOUT = int(settings.query_timeout_s)
+# The browser waits a little longer than the server, so that it can show the server's message.
+SUPERSET_WEBSERVER_TIMEOUT = int(settings.query_timeout_s) + 15
+
+# --- Caches: no Redis and no Celery on one machine ----------------------------------------------
+
+CACHE_CONFIG = {"CACHE_TYPE": "NullCache"}
+DATA_CACHE_CONFIG = {
+    "CACHE_TYPE": "mart_cache.MartCache",
+    "CACHE_DIR": str(settings.superset_home / "cache"),
+    "CACHE_THRESHOLD": 2_000,
+    "CACHE_DEFAULT_TIMEOUT": int(timedelta(days=1).total_seconds()),
+    "CACHE_OPTIONS": {"settings": settings},
+}
+# A dashboard left open shows a new version at its next refresh; until then the cache answers.
+DASHBOARD_AUTO_REFRESH_MODE = "fetch"
+CELERY_CONFIG = None
+
+# --- Safety -------------------------------------------------------------------------------------
+
+WTF_CSRF_ENABLED = True
+# Browsers share cookies between the ports of one host, and Airflow is on another port.
+SESSION_COOKIE_NAME = "mled_superset"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+# The server listens on loopback without TLS; behind a proxy with TLS set both to True.
+SESSION_COOKIE_SECURE = False
+PERMANENT_SESSION_LIFETIME = timedelta(days=7)
+
+TALISMAN_ENABLED = True
+TALISMAN_CONFIG = {
+    "content_security_policy": {
+        "base-uri": ["'self'"],
+        "default-src": ["'self'"],
+        # Superset's page asks for a tracking pixel of another host: this line stops it.
+        "img-src": ["'self'", "blob:", "data:"],
+        "worker-src": ["'self'", "blob:"],
+        "connect-src": ["'self'"],
+        "object-src": ["'none'"],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "font-src": ["'self'"],
+        "script-src": ["'self'", "'strict-dynamic'"],
+        "frame-ancestors": ["'self'"],
+        "form-action": ["'self'"],
+    },
+    "content_security_policy_nonce_in": ["script-src"],
+    "force_https": False,
+    "session_cookie_secure": SESSION_COOKIE_SECURE,
+}
+THEME_FONT_URL_ALLOWED_DOMAINS: list[str] = []
+ENABLE_CORS = False
+
+# Log-in attempts by address and worker; the limit on all pages would hit dashboards first.
+RATELIMIT_ENABLED = True
+RATELIMIT_STORAGE_URI = "memory://"
+RATELIMIT_APPLICATION = None
+AUTH_RATE_LIMITED = True
+AUTH_RATE_LIMIT = "20 per minute"
+
+# --- Looks --------------------------------------------------------------------------------------
+
+APP_NAME = "MLED"
+ENABLE_UI_THEME_ADMINISTRATION = False
+BUG_REPORT_URL = None
+
+# --- Logs ---------------------------------------------------------------------------------------
+
+LOG_LEVEL = logging.WARNING
+# At each page: that a file of Superset's own source tree is not in its package.
+logging.getLogger("superset.views.base").setLevel(logging.ERROR)
+ALEMBIC_SKIP_LOG_CONFIG = True
