@@ -17,7 +17,7 @@ install: ## install both Python environments, nothing else
 	$(INSTALL)
 
 up: ## install, start everything and run the demo on the first start (DEMO=0: without it)
-	$(eval BEGAN := $(shell date +%s))
+	$(eval BEGAN := $(shell date +%s.%N))
 	$(INSTALL) && $(MLED) up --began $(BEGAN) $(if $(filter 0,$(DEMO)),--no-demo)
 
 down: ## stop everything

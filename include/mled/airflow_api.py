@@ -45,10 +45,9 @@ class Airflow:
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create the pool, or give an existing one this size."""
-        body = {"name": name, "slots": slots, "description": description}
-        body["include_deferred"] = False
+        body = {"slots": slots, "description": description, "include_deferred": False}
         try:
-            self._call("POST", "/pools", json=body)
+            self._call("POST", "/pools", json=body | {"name": name})
         except AirflowError as error:
             if error.status != httpx.codes.CONFLICT:
                 raise

@@ -73,26 +73,37 @@ def _holder(port: int) -> str:
 
 def problems(settings: Settings, states: dict[str, processes.State]) -> dict[str, str]:
     """Program → why it cannot be used yet; a healthy program is left out."""
-    found = {
-        name: state.state.lower() for name, state in states.items() if not state.running
-    } or dict.fromkeys(() if states else services.NAMES, "stopped")
-    if "api-server" not in found:
-        try:
-            with Airflow(settings) as airflow:
-                health = airflow.health()
-        except AirflowError as error:
-            found["api-server"] = str(error)
-        else:
-            for program, component in HEARTBEATS.items():
-                if program not in found and not _beats(health[component], states[program]):
-                    found[program] = "no heartbeat yet"
-    if "superset" not in found:
-        try:
-            url = f"{settings.superset_url}/health"
-            httpx.get(url, timeout=5, trust_env=False).raise_for_status()
-        except httpx.HTTPError as error:
-            found["superset"] = f"{url} does not answer ({error})"
+    if not states:
+        return dict.fromkeys(services.NAMES, "stopped")
+    found = {name: state.state.lower() for name, state in states.items() if not state.running}
+    for name, problem in (
+        _airflow_problems(settings, states) | _superset_problem(settings)
+    ).items():
+        found.setdefault(name, problem)
     return found
+
+
+def _airflow_problems(settings: Settings, states: dict[str, processes.State]) -> dict[str, str]:
+    try:
+        with Airflow(settings) as airflow:
+            health = airflow.health()
+    except AirflowError as error:
+        unknown = dict.fromkeys(HEARTBEATS, "unknown: the api-server does not answer")
+        return {"api-server": str(error), **unknown}
+    return {
+        program: "no heartbeat"
+        for program, component in HEARTBEATS.items()
+        if not _beats(health[component], states[program])
+    }
+
+
+def _superset_problem(settings: Settings) -> dict[str, str]:
+    try:
+        url = f"{settings.superset_url}/health"
+        httpx.get(url, timeout=5, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        return {"superset": f"no answer ({error})"}
+    return {}
 
 
 def _beats(component: dict, state: processes.State) -> bool:

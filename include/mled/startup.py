@@ -91,8 +91,9 @@ def _start(settings: Settings, steps: Steps) -> None:
         _initialise(settings, steps)
     else:
         # Another configuration, or processes whose manager was killed: begin from nothing.
-        with steps.step("stopping what is outdated"):
-            processes.stop(settings)
+        stopping = time.monotonic()
+        if processes.stop(settings):
+            steps.done("stopping what is outdated", time.monotonic() - stopping)
         health.check_ports(settings)
         _initialise(settings, steps)
         processes.launch(settings)
