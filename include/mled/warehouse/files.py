@@ -1,0 +1,68 @@
+"""Files that survive a crash, and the lock that lets only one pipeline at them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mled.settings import Settings
+
+
+class WarehouseError(RuntimeError):
+    """The pipeline cannot go on; the message says why and what to do."""
+
+
+@contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """Hold the warehouse's lock: one process extracts, builds or publishes at a time.
+
+    The operating system frees the lock when the process ends, however it ends.
+
+    Raises:
+        WarehouseError: another process holds the lock.
+    """
+    path = settings.warehouse / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise WarehouseError(
+                f"another ETL is at work (process {file.read().strip() or 'unknown'} holds "
+                f"{path}): wait until it has ended and try again"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def commit_folder(folder: Path, target: Path) -> None:
+    """Move a folder that was written aside to its final name: all of it, or nothing."""
+    for path in folder.iterdir():
+        sync(path)
+    sync(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(folder, target)
+    sync(target.parent)
+
+
+def empty_folder(folder: Path) -> Path:
+    """`folder`, made anew; what a killed process left in it is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
