@@ -145,9 +145,9 @@ def explain(output: str) -> str:
             "the disk is full: free some space",
         ),
         (
-            r"Network connectivity is disabled|error sending request|dns error|Failed to connect"
-            r"|Connection refused|timed out|NewConnectionError|NameResolutionError|ProxyError"
-            r"|ConnectTimeoutError|Could not connect",
+            r"[Nn]etwork (?:connectivity is|was) disabled|error sending request|dns error"
+            r"|tcp connect error|Connection refused|timed out|NewConnectionError"
+            r"|NameResolutionError|ProxyError|ConnectTimeoutError",
             "the package index cannot be reached: check the network, or name a mirror with "
             "PIP_INDEX_URL",
         ),
@@ -162,8 +162,13 @@ def explain(output: str) -> str:
     for pattern, advice in causes:
         for line in lines:
             if re.search(pattern, line):
-                return f"{advice} ({line.lstrip(TREE)})"
-    return lines[-1].lstrip(TREE) if lines else "it printed nothing"
+                return f"{advice} ({_shorten(line)})"
+    return _shorten(lines[-1]) if lines else "it printed nothing"
+
+
+def _shorten(line: str) -> str:
+    line = line.lstrip(TREE)
+    return line if len(line) <= 200 else line[:200] + "…"
 
 
 def run(command: list[str], log: Path, environ: dict[str, str]) -> None:

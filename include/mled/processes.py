@@ -24,7 +24,7 @@ from mled.settings import Settings
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LAUNCH_SECONDS = 20
-KILL_SECONDS = 10
+TERMINATE_SECONDS, KILL_SECONDS = 3, 10
 
 
 class ProcessError(RuntimeError):
@@ -228,7 +228,7 @@ def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=KILL_SECONDS)
+    _, alive = psutil.wait_procs(processes, timeout=TERMINATE_SECONDS)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -177,7 +177,9 @@ def programs(settings: Settings) -> list[Program]:
             "scheduler",
             (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),
             scheduler,
-            stop_seconds=30,
+            # It waits for its tasks, and a task of Python does not end on a signal: it is killed
+            # after this time, and runs again after the next start.
+            stop_seconds=10,
         ),
         Program("dag-processor", (str(BIN / "airflow"), "dag-processor"), airflow),
         Program("triggerer", (str(BIN / "airflow"), "triggerer", "--skip-serve-logs"), airflow),

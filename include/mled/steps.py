@@ -43,7 +43,10 @@ class Steps:
 
         def run(name: str) -> None:
             with self.step(name):
-                tasks[name]()
+                try:
+                    tasks[name]()
+                except Exception as error:
+                    raise StepError(f"{name}: {error}") from error
 
         if not tasks:
             return
@@ -69,4 +72,4 @@ def run_logged(command: Sequence[str], environment: dict[str, str], log: Path) -
             stderr=subprocess.STDOUT,
         )
     if done.returncode:
-        raise StepError(f"{Path(command[0]).name} failed ({tail(log, 1)}); all of it: {log}")
+        raise StepError(f"{tail(log, 1)}; all of it: {log}")
