@@ -1,0 +1,37 @@
+{{
+    config(
+        unique_key='etl_run_id',
+        pre_hook="{{ forget_deleted(ref('int_etl_runs'), ['etl_run_id']) }}",
+    )
+}}
+
+with
+
+-- A run that is under way says nothing yet; the next one brings its outcome.
+ended as (
+
+    select * from {{ ref('int_etl_runs') }}
+    where not is_deleted and state <> 'running' and batch_id > {{ applied_batch() }}
+
+),
+
+final as (
+
+    select
+        etl_run_id,
+        run_id,
+        started_at,
+        ended_at,
+        state,
+        rows_read,
+        bytes,
+        epoch(ended_at - started_at) as duration_s,
+        lag_s,
+        mart_version,
+        error,
+        batch_id
+    from ended
+
+)
+
+select * from final

@@ -1,0 +1,67 @@
+{{
+    config(
+        unique_key=['trial_id', 'metric', 'step'],
+        pre_hook=[
+            "{{ forget_deleted(ref('int_metrics'), ['trial_id', 'metric', 'step']) }}",
+            "{{ forget_deleted(ref('int_trial_attributes'), ['trial_id']) }}",
+        ],
+    )
+}}
+
+with
+
+points as (
+
+    select * from {{ ref('int_metrics') }} where not is_deleted
+
+),
+
+attributes as (
+
+    select * from {{ ref('int_trial_attributes') }} where not is_deleted
+
+),
+
+-- New and changed points, and all points of trials with a changed attribute.
+changed_points as (
+
+    select * from points
+    {%- if is_incremental() %}
+    where
+        batch_id > {{ applied_batch() }}
+        or trial_id in (select trial_id from attributes where batch_id > {{ applied_batch() }})
+    {%- endif %}
+
+),
+
+final as (
+
+    select
+        points.trial_id,
+        points.metric,
+        points.step,
+        points.value,
+        points.value_text,
+        points.logged_at,
+        attributes.experiment,
+        attributes.author,
+        attributes.dataset,
+        attributes.dataset_version,
+        attributes.model,
+        attributes.state,
+        attributes.seed,
+        attributes.repeat,
+        attributes.hyperparameters,
+        attributes.trial_label,
+        greatest(points.batch_id, attributes.batch_id) as batch_id,
+        {%- for column in hyperparameter_columns() %}
+        attributes.{{ adapter.quote(column.column_name) }},
+        {%- endfor %}
+        attributes.hyperparameters_other
+    from changed_points as points
+    inner join attributes using (trial_id)
+
+)
+
+select * from final
+order by trial_id, metric, step

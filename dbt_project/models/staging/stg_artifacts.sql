@@ -1,0 +1,19 @@
+with
+
+source as (
+
+    select * from {{ source('store', 'artifact') }}
+
+),
+
+renamed as (
+
+    select
+        id as artifact_id,
+        make_timestamp(created_at) as created_at,
+        * exclude (id, created_at)
+    from source
+
+)
+
+select * from renamed

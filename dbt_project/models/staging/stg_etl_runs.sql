@@ -1,0 +1,21 @@
+with
+
+source as (
+
+    select * from {{ source('store', 'etl_run') }}
+
+),
+
+renamed as (
+
+    select
+        id as etl_run_id,
+        make_timestamp(started_at) as started_at,
+        make_timestamp(ended_at) as ended_at,
+        make_timestamp(created_at) as created_at,
+        * exclude (id, started_at, ended_at, created_at)
+    from source
+
+)
+
+select * from renamed

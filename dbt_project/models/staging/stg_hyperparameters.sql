@@ -1,0 +1,20 @@
+with
+
+source as (
+
+    select * from {{ source('store', 'hyperparameter') }}
+
+),
+
+renamed as (
+
+    select
+        {{ number_or_nan("not is_deleted and kind = 'number'") }} as number,
+        {{ value_as_text() }} as value,
+        make_timestamp(created_at) as created_at,
+        * exclude (number, "text", created_at)
+    from source
+
+)
+
+select * from renamed

@@ -1,0 +1,21 @@
+with
+
+source as (
+
+    select * from {{ source('store', 'metric') }}
+
+),
+
+renamed as (
+
+    select
+        name as metric,
+        "text" as value_text,
+        {{ number_or_nan('not is_deleted and "text" is null') }} as value,
+        make_timestamp(created_at) as logged_at,
+        * exclude (name, "text", number, created_at)
+    from source
+
+)
+
+select * from renamed
