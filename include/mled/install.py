@@ -153,7 +153,7 @@ def explain(output: str) -> str:
         ),
         (
             r"was not found in the (?:package registry|cache|provided package locations)"
-            r"|there is no version of|No matching distribution found|No solution found",
+            r"|there is no version of|No matching distribution found",
             "the package index does not have a pinned package: check PIP_INDEX_URL, or change the "
             "pin and run make lock",
         ),
