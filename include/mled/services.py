@@ -140,8 +140,10 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
 
 
 def dbt_options(settings: Settings) -> dict:
-    """Where dbt works, as its own environment variables."""
+    """Where dbt works: its own environment variables, and those that our project asks for."""
     return {
+        "MLED_BUILD_FILE": str(settings.build_file),
+        "MLED_STAGING": str(settings.staging),
         "DBT_PROJECT_DIR": str(settings.dbt_project),
         "DBT_PROFILES_DIR": str(settings.dbt_project),
         "DBT_TARGET_PATH": str(settings.dbt_target),
