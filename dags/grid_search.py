@@ -98,7 +98,8 @@ def grid_search():
         if shards is None:
             raise AirflowFailException("nothing was run: see the log of the task 'plan'")
         request = _request()
-        summary = search.summarise(request["fields"]["experiment"], sum(shards, []))
+        trial_ids = [id for shard in shards for id in shard]
+        summary = search.summarise(request["fields"]["experiment"], trial_ids)
         if summary["left"]:
             raise AirflowFailException(
                 f"{summary['left']} trials have not run to their end: see the tasks of "

@@ -49,6 +49,9 @@ from mled.store.schema import Experiment as ExperimentRow
 from mled.store.schema import Trial as TrialRow
 from mled.store.values import InvalidValue, check_name
 
+STEPS = 2**63
+"""Steps are whole numbers from 0 up to, but not including, this one."""
+
 
 class Superseded(StoreError):
     """A newer attempt of the trial has begun; this one may no longer write."""
@@ -181,7 +184,7 @@ class Trial:
             raise self._failure
         if self._failure is not None:
             self.flush()
-        if step is not None and (type(step) is not int or step < 0):
+        if step is not None and (type(step) is not int or not 0 <= step < STEPS):
             step = _check_step(step)
         new = []
         for name, value in metrics.items():
@@ -369,7 +372,7 @@ def _check_step(step: Any) -> int:
     step = values.plain(step)
     if not isinstance(step, int) or isinstance(step, bool):
         raise InvalidValue(f"step {step!r} is {type(step).__name__}; give a whole number from 0")
-    if not 0 <= step < 2**63:
+    if not 0 <= step < STEPS:
         raise InvalidValue(f"step {step} is out of range; give a whole number from 0")
     return step
 

@@ -1,0 +1,163 @@
+"""The clock stamps what any tool writes, in commit order, and never goes back."""
+
+import sqlite3
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from mled.store.schema import Author, Clock, Metric, MetricChange, Tombstone
+
+
+@pytest.fixture
+def foreign(settings, database):
+    """A connection of another tool, which knows nothing of the clock."""
+    connection = sqlite3.connect(settings.store.removeprefix("sqlite:///"), isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def trial_id(database):
+    from mled.store.experiments import Point, experiment
+
+    made = experiment("e", dataset="d", model="m", points=[Point({"a": 1})], database=database)
+    return made.trial_ids[0]
+
+
+def stamps(foreign, table="author"):
+    return [row[0] for row in foreign.execute(f"SELECT updated_at FROM {table} ORDER BY 1")]
+
+
+def now(foreign):
+    return foreign.execute("SELECT last_us FROM clock").fetchone()[0]
+
+
+def test_every_write_of_a_foreign_tool_gets_its_own_stamp(foreign):
+    foreign.execute("INSERT INTO author (name) VALUES ('a'), ('b'), ('c')")
+    first = stamps(foreign)
+    assert len(set(first)) == 3
+    assert abs(first[-1] / 1e6 - time.time()) < 5
+    # The row that was stamped last is the one that a careless trigger would pass over.
+    foreign.execute("UPDATE author SET name = 'd' WHERE name = 'c'")
+    foreign.execute("UPDATE author SET name = 'e' WHERE name = 'd'")
+    assert stamps(foreign)[-1] == now(foreign) >= first[-1] + 2
+
+
+def test_a_stamp_that_a_writer_makes_up_is_replaced(foreign):
+    for stamp in (1, now(foreign), 2**62):
+        foreign.execute("INSERT INTO author (name, updated_at) VALUES (?, ?)", (str(stamp), stamp))
+        assert stamps(foreign)[-1] == now(foreign) < 2**60
+    foreign.execute("UPDATE author SET updated_at = ?", (2**62,))
+    assert max(stamps(foreign)) == now(foreign) < 2**60
+
+
+def test_the_clock_never_goes_back_with_the_systems(foreign):
+    future = time.time_ns() // 1000 + 10**12
+    foreign.execute("UPDATE clock SET last_us = ?", (future,))
+    foreign.execute("INSERT INTO author (name) VALUES ('a')")
+    assert stamps(foreign) == [future + 1]
+
+
+def test_a_delete_leaves_a_tombstone_and_so_do_the_rows_under_it(foreign, database, trial_id):
+    foreign.execute(
+        "INSERT INTO metric (trial_id, name, step, number) VALUES (?, 'loss', 0, 1), "
+        "(?, 'loss', 1, NULL)",
+        (trial_id, trial_id),
+    )
+    before = now(foreign)
+    foreign.execute("DELETE FROM trial WHERE id = ?", (trial_id,))
+    with database.read() as connection:
+        buried = connection.execute(sa.select(Tombstone.table_name, Tombstone.key)).all()
+        assert connection.execute(sa.select(sa.func.min(Tombstone.updated_at))).scalar() > before
+    assert sorted(buried) == [
+        ("hyperparameter", f'{{"trial_id":{trial_id},"name":"a"}}'),
+        ("metric", f'{{"trial_id":{trial_id},"name":"loss","step":0}}'),
+        ("metric", f'{{"trial_id":{trial_id},"name":"loss","step":1}}'),
+        ("trial", f'{{"id":{trial_id}}}'),
+    ]
+
+
+def test_a_primary_key_never_changes(foreign):
+    foreign.execute("INSERT INTO author (name) VALUES ('a')")
+    with pytest.raises(sqlite3.IntegrityError, match="primary key of author never changes"):
+        foreign.execute("UPDATE author SET id = 7")
+
+
+def test_points_of_a_foreign_tool_are_noted_for_the_extraction(foreign, database, trial_id):
+    foreign.execute("INSERT INTO metric (trial_id, name, step) VALUES (?, 'loss', 0)", (trial_id,))
+    foreign.execute("UPDATE metric SET number = 3")
+    with database.read() as connection:
+        change = connection.execute(sa.select(MetricChange)).one()
+        assert change.updated_at == connection.execute(sa.select(Metric.updated_at)).scalar()
+
+
+def test_a_ticket_gives_its_rows_one_stamp_and_is_closed_after(database, foreign, trial_id):
+    rows = [(trial_id, "loss", step, 0.5, None) for step in range(3)]
+    with database.write() as connection, database.ticket(connection) as stamp:
+        database.dialect.write_points(connection, rows, stamp)
+    with database.read() as connection:
+        assert connection.execute(sa.select(Metric.updated_at)).scalars().all() == [stamp] * 3
+        assert connection.execute(sa.select(MetricChange.updated_at)).scalar() == stamp
+        assert not connection.execute(sa.select(Clock.is_open)).scalar()
+    foreign.execute("UPDATE metric SET number = 1 WHERE step = 2")
+    assert stamps(foreign, "metric")[-1] > stamp
+
+
+def test_a_ticket_of_a_transaction_that_fails_leaves_the_clock_closed(database, foreign):
+    with (
+        pytest.raises(ZeroDivisionError),
+        database.write() as connection,
+        database.ticket(connection),
+    ):
+        raise ZeroDivisionError
+    assert foreign.execute("SELECT is_open FROM clock").fetchone() == (0,)
+
+
+def test_writes_inside_a_ticket_that_do_not_carry_it_are_stamped_too(database, trial_id):
+    with database.write() as connection, database.ticket(connection) as stamp:
+        connection.execute(sa.insert(Author).values(name="new"))
+        database.dialect.write_points(connection, [(trial_id, "loss", 0, 1.0, None)], stamp)
+    with database.read() as connection:
+        author = connection.execute(
+            sa.select(Author.updated_at).where(Author.name == "new")
+        ).scalar()
+        assert author > stamp
+        assert connection.execute(sa.select(Metric.updated_at)).scalar() > author
+
+
+def test_a_reader_of_windows_misses_nothing_and_sees_nothing_twice(database):
+    """Four writers, one of them slow, while windows (low, high] are read one after the other."""
+    stop = time.monotonic() + 2
+    seen: list[int] = []
+
+    def write(worker):
+        count = 0
+        while time.monotonic() < stop:
+            with database.write() as connection:
+                connection.execute(sa.insert(Author).values(name=f"{worker}-{count}"))
+                if worker == 0:
+                    time.sleep(0.02)
+            count += 1
+
+    def read(low):
+        with database.read() as connection:
+            high = database.dialect.high(connection)
+            window = sa.select(Author.id).where(Author.updated_at > low, Author.updated_at <= high)
+            seen.extend(connection.execute(window).scalars())
+        return high
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    low = 0
+    while any(thread.is_alive() for thread in threads):
+        low = read(low)
+        time.sleep(0.005)
+    read(low)
+    with database.read() as connection:
+        everything = connection.execute(sa.select(Author.id)).scalars().all()
+    assert len(everything) > 20
+    assert sorted(seen) == sorted(everything)
