@@ -1,1 +1,1 @@
-"""Reading the store into staging and publishing the mart."""
+"""Reading the store into staging, building the marts, and publishing them."""

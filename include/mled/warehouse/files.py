@@ -17,6 +17,15 @@ class WarehouseError(RuntimeError):
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, waiting for it as long as it takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Hold the warehouse's lock: one process extracts, builds or publishes at a time.
 

@@ -1,0 +1,102 @@
+"""Running dbt on the project of this repository."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mled.settings import Settings
+from mled.warehouse.files import WarehouseError, locked
+
+BUILD = ("build", "--exclude-resource-type", "unit_test")
+"""What the pipeline asks of dbt: the models and the tests of their data."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that the project's profile, sources and exposures read."""
+    return {
+        "MLED_BUILD_FILE": str(settings.build_file),
+        "MLED_STAGING": str(settings.staging),
+        "MLED_DUCKDB_MEMORY": settings.duckdb_memory,
+        "MLED_DBT_THREADS": str(settings.dbt_threads),
+        "MLED_SUPERSET_URL": settings.superset_url,
+        "DBT_PROJECT_DIR": str(settings.dbt_project),
+        "DBT_PROFILES_DIR": str(settings.dbt_project),
+        "DBT_TARGET_PATH": str(settings.dbt_target),
+        "DBT_LOG_PATH": str(settings.logs / "dbt"),
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def build(settings: Settings, *arguments: str) -> None:
+    """Run `dbt build` in this process, without the unit tests. Call it under `files.exclusive`.
+
+    `arguments` are further arguments of dbt. The log is in `settings.logs / "dbt"`.
+
+    Raises:
+        WarehouseError: a model or a test failed; the message names the first one.
+    """
+    from dbt.cli.main import dbtRunner
+
+    settings.build_file.parent.mkdir(parents=True, exist_ok=True)
+    with _exported(environment(settings)):
+        outcome = dbtRunner().invoke([*BUILD, "--quiet", *arguments])
+    if outcome.success:
+        return
+    if outcome.exception:
+        raise WarehouseError(f"dbt: {outcome.exception}") from outcome.exception
+    failed = [r for r in outcome.result.results if r.status in ("error", "fail")]
+    others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    raise WarehouseError(
+        f"dbt: {failed[0].node.name}: {failed[0].message}{others}; "
+        f"the whole log is in {settings.logs / 'dbt'}"
+    )
+
+
+def parse(settings: Settings) -> None:
+    """Write the project's manifest, from which Airflow draws its models.
+
+    Raises:
+        WarehouseError: the project has an error; the message shows what dbt says of it.
+    """
+    command = [Path(sys.executable).with_name("dbt"), "parse", "--quiet"]
+    outcome = subprocess.run(
+        command, env={**os.environ, **environment(settings)}, capture_output=True, text=True
+    )
+    if outcome.returncode:
+        raise WarehouseError(f"dbt parse failed: {(outcome.stdout + outcome.stderr).strip()}")
+
+
+def manifest(settings: Settings) -> Path:
+    """The path of the project's manifest, written anew when a file of the project is newer.
+
+    Raises:
+        WarehouseError: the project has an error.
+    """
+    path = settings.dbt_target / "manifest.json"
+    if not _is_fresh(path, settings.dbt_project):
+        with locked(settings.dbt_target / "parse.lock"):
+            if not _is_fresh(path, settings.dbt_project):
+                parse(settings)
+    return path
+
+
+def _is_fresh(path: Path, project: Path) -> bool:
+    # A folder's own time tells of files that were removed from it.
+    changed = max(p.stat().st_mtime for p in [project, *project.rglob("*")])
+    return path.exists() and path.stat().st_mtime >= changed
+
+
+@contextlib.contextmanager
+def _exported(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

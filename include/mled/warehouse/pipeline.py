@@ -1,0 +1,87 @@
+"""The pipeline, from the store to the published mart."""
+
+from __future__ import annotations
+
+import uuid
+
+from mled import settings as settings_module
+from mled.settings import Settings
+from mled.warehouse import dbt
+from mled.warehouse.extract import extract
+from mled.warehouse.files import exclusive
+from mled.warehouse.publish import publish
+from mled.warehouse.runs import Recorder, Report
+
+
+class Run:
+    """The stages of one recorded run; each may be called in a process of its own.
+
+    Call them under `files.exclusive`. A stage that raises has recorded its error.
+    """
+
+    def __init__(self, settings: Settings, run_id: str):
+        self._settings = settings
+        self._recorder = Recorder(settings, run_id)
+
+    def begin(self) -> None:
+        """Record that the run is under way.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._recorder.begin()
+
+    def extract(self) -> None:
+        """Take what changed in the store into a batch.
+
+        Raises:
+            WarehouseError, StoreError: see `mled.warehouse.extract`.
+        """
+        with self._recorder.stage("extract"):
+            self._recorder.extracted(extract(self._settings))
+
+    def build(self) -> None:
+        """Apply the batches to the marts.
+
+        Raises:
+            WarehouseError: see `mled.warehouse.dbt`.
+        """
+        with self._recorder.stage("dbt"):
+            dbt.build(self._settings)
+
+    def publish(self) -> None:
+        """Show the marts to their readers.
+
+        Raises:
+            WarehouseError, OSError: see `mled.warehouse.publish`.
+        """
+        with self._recorder.stage("publish"):
+            self._recorder.published(publish(self._settings))
+
+    def end(self, error: str | None = None) -> Report:
+        """Record the outcome: a failure when a stage has failed, or with the `error` given."""
+        self._recorder.end(error)
+        return self._recorder.report()
+
+
+def run_etl(settings: Settings | None = None) -> Report:
+    """Run the whole pipeline in this process.
+
+    Whatever an earlier run left undone, by an error or a kill, this one does.
+
+    Raises:
+        WarehouseError: another ETL is at work, or a stage failed.
+        StoreError: the store cannot be read or written.
+        OSError: the disk is full, for example.
+    """
+    settings = settings or settings_module.load()
+    with exclusive(settings):
+        run = Run(settings, f"manual__{uuid.uuid4()}")
+        run.begin()
+        try:
+            run.extract()
+            run.build()
+            run.publish()
+        finally:
+            report = run.end()
+    return report

@@ -1,0 +1,78 @@
+"""Publishing: a copy of the build file that never changes again, and a link to the newest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import duckdb
+
+from mled.settings import Settings
+from mled.warehouse.files import WarehouseError, commit_folder, empty_folder, sync
+
+HIDDEN_SCHEMAS = ("staging", "bookkeeping")
+"""What readers do not see: views on files they may not open, and what dbt keeps for itself."""
+
+GRACE_SECONDS = 600
+"""How long a version stays at least: a reader may just have looked up its path."""
+
+
+def publish(settings: Settings) -> int:
+    """Make what dbt has built the current mart; return its version. Call under `files.exclusive`.
+
+    A reader of `settings.mart` sees the old version or the new one, whole: the link is swapped in
+    one step, and a version's path is never used for another file. The file's name stays the
+    same, since it is the name of the catalog that readers see.
+
+    Raises:
+        WarehouseError: nothing has been built yet.
+        OSError: the disk is full, for example; the current version stays.
+    """
+    if not settings.build_file.exists():
+        raise WarehouseError(
+            f"{settings.build_file} does not exist: build it first, with `mled etl`"
+        )
+    with duckdb.connect(str(settings.build_file)) as connection:
+        connection.execute("CHECKPOINT")
+    aside = empty_folder(settings.warehouse / "tmp")
+    copy = aside / "version" / settings.mart.name
+    copy.parent.mkdir()
+    shutil.copyfile(settings.build_file, copy)
+    with duckdb.connect(str(copy)) as connection:
+        for schema in HIDDEN_SCHEMAS:
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        connection.execute("CHECKPOINT")
+    version = max(_versions(settings), default=0) + 1
+    folder = _folder(settings, version)
+    commit_folder(copy.parent, folder)
+    _point(settings.mart.parent, folder)
+    _prune(settings, version)
+    return version
+
+
+def _folder(settings: Settings, version: int) -> Path:
+    return settings.warehouse / "versions" / str(version)
+
+
+def _versions(settings: Settings) -> list[int]:
+    return [int(p.name) for p in (settings.warehouse / "versions").glob("*") if p.name.isdigit()]
+
+
+def _point(link: Path, folder: Path) -> None:
+    """Make `link` lead to `folder`, in one step."""
+    new = link.with_name(f"{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(folder.relative_to(link.parent))
+    os.replace(new, link)
+    sync(link.parent)
+
+
+def _prune(settings: Settings, current: int) -> None:
+    """Remove the versions that are neither among the newest ones nor young."""
+    kept = sorted(_versions(settings))[-settings.keep_marts :]
+    for version in set(_versions(settings)) - {current, *kept}:
+        folder = _folder(settings, version)
+        if time.time() - folder.stat().st_mtime > GRACE_SECONDS:
+            shutil.rmtree(folder)
