@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
 import metadata_db  # noqa: E402
+
 from mled.secrets import secret  # noqa: E402
 from mled.settings import Settings, load  # noqa: E402
 

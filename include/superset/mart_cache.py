@@ -8,6 +8,7 @@ from typing import Any
 from flask import g, has_request_context
 from flask_caching.backends import FileSystemCache
 from flask_caching.backends.base import BaseCache
+
 from mled.settings import Settings
 
 

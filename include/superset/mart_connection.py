@@ -10,12 +10,12 @@ import threading
 from typing import Any
 
 import duckdb
-from mled.settings import Settings
 from sqlalchemy.engine.url import URL
 from sqlalchemy.pool import NullPool
 
-# The name and the URI in assets/databases/mart.yaml.
-DATABASE_NAME = "Mart"
+from mled.settings import Settings
+
+# The URI in assets/databases/mart.yaml.
 DATABASE_URI = "duckdb:////mart"
 
 # Seconds between two interrupts of a connection whose time is up.

@@ -28,7 +28,11 @@ _PREPARED = (
     "SELECT * FROM sql_metrics WHERE table_id IN"
     " (SELECT id FROM tables WHERE is_managed_externally) ORDER BY id",
     "SELECT * FROM slices WHERE is_managed_externally ORDER BY id",
-    "SELECT * FROM dashboards WHERE is_managed_externally ORDER BY id",
+    # Opening a dashboard makes the browser store the colours that it has dealt.
+    "SELECT id, uuid, dashboard_title, slug, description, css, published, position_json,"
+    " json_remove(json_metadata,"
+    " '$.color_scheme_domain', '$.map_label_colors', '$.shared_label_colors')"
+    " FROM dashboards WHERE is_managed_externally ORDER BY id",
     "SELECT dashboard_id, slice_id FROM dashboard_slices WHERE dashboard_id IN"
     " (SELECT id FROM dashboards WHERE is_managed_externally) ORDER BY 1, 2",
 )

@@ -6,21 +6,21 @@ What differs from one installation to the next comes from `mled.settings`.
 from __future__ import annotations
 
 import logging
-import re
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
 
-from flask_babel import lazy_gettext
 from sqlalchemy.engine.url import URL
-from superset.errors import SupersetErrorType
 
 HERE = Path(__file__).resolve().parent
 # At the end: this folder is called superset, like the package in the environment.
 sys.path += [str(HERE), str(HERE.parent)]
 
 from mart_cache import mart_version  # noqa: E402
-from mart_connection import DATABASE_NAME, check_uri, engine_arguments  # noqa: E402
+from mart_connection import check_uri, engine_arguments  # noqa: E402
+from mart_errors import NothingPublishedError, explain_interrupts  # noqa: E402
+
 from mled import settings as mled_settings  # noqa: E402
 from mled.secrets import secret  # noqa: E402
 
@@ -39,34 +39,15 @@ GUEST_TOKEN_JWT_SECRET = secret(settings, "superset_guest_key")
 # --- The published mart -------------------------------------------------------------------------
 
 
-def DB_CONNECTION_MUTATOR(uri, _arguments, _username, _security_manager, _source):  # noqa: N802
+def DB_CONNECTION_MUTATOR(uri, _arguments, _username, _security_manager, _source):
     """Connect to the published version of the mart, whatever the metadata database says."""
     path = mart_version(settings)
+    if not os.path.exists(path):
+        raise NothingPublishedError
     return URL.create("duckdb", database=path), engine_arguments(settings, path)
 
 
 DB_SQLA_URI_VALIDATOR = check_uri
-CUSTOM_DATABASE_ERRORS = {
-    DATABASE_NAME: {
-        re.compile("database does not exist"): (
-            lazy_gettext(
-                "Nothing has been published yet. Run an experiment, then the DAG experiment_etl "
-                "in Airflow; this chart fills by itself."
-            ),
-            SupersetErrorType.GENERIC_DB_ENGINE_ERROR,
-            {"show_issue_info": False},
-        ),
-        re.compile("INTERRUPT Error"): (
-            lazy_gettext(
-                "The query was stopped after %(seconds)s seconds, the limit set by "
-                "MLED_QUERY_TIMEOUT_S. Ask for fewer rows or columns.",
-                seconds=f"{settings.query_timeout_s:g}",
-            ),
-            SupersetErrorType.BACKEND_TIMEOUT_ERROR,
-            {"show_issue_info": False},
-        ),
-    }
-}
 
 ROW_LIMIT = 10_000
 SQL_MAX_ROW = 100_000
@@ -123,11 +104,10 @@ TALISMAN_CONFIG = {
 THEME_FONT_URL_ALLOWED_DOMAINS: list[str] = []
 ENABLE_CORS = False
 
-# Log-in attempts by address and worker; the limit on all pages would hit dashboards first.
+# Log-in attempts by address and worker; a limit on all pages would hit dashboards first.
 RATELIMIT_ENABLED = True
 RATELIMIT_STORAGE_URI = "memory://"
 RATELIMIT_APPLICATION = None
-AUTH_RATE_LIMITED = True
 AUTH_RATE_LIMIT = "20 per minute"
 
 # --- Looks --------------------------------------------------------------------------------------
@@ -142,3 +122,16 @@ LOG_LEVEL = logging.WARNING
 # At each page: that a file of Superset's own source tree is not in its package.
 logging.getLogger("superset.views.base").setLevel(logging.ERROR)
 ALEMBIC_SKIP_LOG_CONFIG = True
+
+# --- What settings cannot say -------------------------------------------------------------------
+
+
+def FLASK_APP_MUTATOR(app):
+    """Mend two things in the application that Superset has built."""
+    from superset import security_manager
+
+    explain_interrupts(settings.query_timeout_s)
+    # Superset sets its own limit on a view that only shows the log-in form.
+    limit_attempts = security_manager.limiter.limit(AUTH_RATE_LIMIT, methods=["POST"])
+    for view in ("AuthDBView", "SecurityApi"):
+        limit_attempts(app.blueprints[view])
