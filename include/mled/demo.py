@@ -20,7 +20,7 @@ from mled.steps import Steps
 
 GRID_DAG = "grid_search"
 ETL_DAG = "experiment_etl"
-SUMMARY_TASK = "summary"
+SUMMARY_TASK = "summarise"
 PRESETS = ROOT / "training" / "experiments"
 DAG_SECONDS = 120
 RUN_SECONDS = 1800

@@ -179,7 +179,7 @@ def run(command: list[str], log: Path, environ: dict[str, str]) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode:
-        name = " ".join(Path(command[0]).name.split() + command[1:3])
+        name = " ".join([Path(command[0]).name, *command[1:3]])
         raise InstallError(f"{name} failed: {explain(done.stdout)}; all of it: {log}")
 
 
@@ -248,8 +248,6 @@ def install(log: Path, with_tests: bool = False) -> None:
     if not missing and not tests_missing:
         return
     check_disk(ROOT, sum(SIZE_MB[e] for e in missing))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("", encoding="utf-8")
     installer = Installer(log)
     if MAIN in missing:
         with progress("Python environment of Airflow, dbt and the training: .venv"):
@@ -270,6 +268,20 @@ def install(log: Path, with_tests: bool = False) -> None:
         with progress("What the tests need on top: tests/requirements.txt"):
             installer.install(MAIN, "-r", str(TESTS_LOCK))
             mark_installed(MAIN, TESTS_LOCK, TESTS_STAMP)
+
+
+def install_chromium(log: Path) -> None:
+    """Install Debian's Chromium for the browser tests, where that is possible and permitted."""
+    if shutil.which("chromium"):
+        return
+    apt = ["apt-get"] if os.geteuid() == 0 else ["sudo", "-n", "apt-get"]
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        with progress("Chromium for the browser tests: apt-get install chromium"):
+            run([*apt, "update"], log, environ)
+            run([*apt, "install", "-y", "--no-install-recommends", "chromium"], log, environ)
+    except (InstallError, FileNotFoundError) as error:
+        say(f"  NO CHROMIUM, SO THE BROWSER TESTS WILL BE SKIPPED: {error}")
 
 
 def lock(log: Path) -> None:
@@ -330,8 +342,11 @@ def main() -> int:
         from mled import settings
 
         log = settings.load().logs / "install.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time():
             install(log, with_tests=arguments.tests)
+            if arguments.tests:
+                install_chromium(log)
             if arguments.lock:
                 lock(log)
     except (InstallError, ValueError) as error:

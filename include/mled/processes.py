@@ -94,7 +94,7 @@ def launch(settings: Settings) -> None:
     deadline = time.monotonic() + LAUNCH_SECONDS
     while not states(settings):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise ProcessError(f"supervisord does not start: {tail(log, 1)}; see {log}")
+            raise ProcessError(f"supervisord does not start: {tail(log, 2)}; see {log}")
         time.sleep(0.1)
 
 

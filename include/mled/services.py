@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mled import install
 from mled.secrets import secret
 from mled.settings import ROOT, Settings
 
@@ -42,6 +44,10 @@ ONE_THREAD = {
 LOG_BYTES, LOG_BACKUPS = 10_000_000, 3
 # Longest path of a unix socket; supervisor appends a dot and its process id while it binds.
 SOCKET_PATH_BYTES = 107 - len(".4194304")
+
+
+class ServiceError(RuntimeError):
+    """A setting that the process manager cannot express."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +219,15 @@ def log_file(settings: Settings, name: str) -> Path:
 
 
 def supervisor_config(settings: Settings) -> str:
-    """The text of supervisord.conf for these settings. It holds secrets: keep it private."""
+    """The text of supervisord.conf for these settings. It holds secrets: keep it private.
+
+    Raises:
+        ServiceError: a path has characters that supervisor cannot read back.
+    """
+    environments = " ".join(install.fingerprint(lock) for lock in install.LOCKS.values())
     sections = [
+        # Programs that started before an upgrade have to be started again.
+        f"; {environments}\n",
         _section("unix_http_server", file=socket_path(settings), chmod="0700"),
         _section(
             "supervisord",
@@ -261,10 +274,24 @@ def _program_section(settings: Settings, program: Program) -> str:
 
 
 def _section(name: str, **options) -> str:
-    # A percent sign starts an expansion in every value.
-    lines = [f"{key} = {str(value).replace('%', '%%')}" for key, value in options.items()]
-    return "\n".join([f"[{name}]", *lines, ""])
+    lines = [f"[{name}]"]
+    for key, value in options.items():
+        # Supervisor expands log files twice, so that no percent sign can be written in them;
+        # the environment, which may hold a database's URL, is expanded once.
+        misread = r"\n|\s[;#]" if key == "environment" else r"\n|\s[;#]|%"
+        if re.search(misread, str(value)):
+            raise ServiceError(
+                f"supervisor would misread {key}={str(value)!r}: choose paths without '%', ' #' "
+                "and ' ;' (MLED_HOME, and the folder of the repository)"
+            )
+        lines.append(f"{key} = {value}")
+    return "\n".join([*lines, ""])
 
 
 def _quote(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if '"' in value:
+        raise ServiceError(
+            f"supervisor cannot pass on a double quote: {value!r}; choose paths without it "
+            "(MLED_HOME, and the folder of the repository)"
+        )
+    return '"' + value.replace("%", "%%") + '"'

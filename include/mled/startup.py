@@ -18,7 +18,7 @@ from mled import demo, health, install, processes, services
 from mled.airflow_api import Airflow
 from mled.secrets import secret
 from mled.settings import ROOT, Settings
-from mled.steps import NAME_WIDTH, Steps, run_logged
+from mled.steps import Steps, run_logged
 from mled.store import migrate
 
 HOME_MARK = ".mled-home"
@@ -47,7 +47,7 @@ def up(settings: Settings, with_demo: bool = True, began: float | None = None) -
         _start(settings, steps)
     if with_demo and not demo.is_done(settings):
         demo.first_run(settings, steps)
-    click.echo(f"  {'total':<{NAME_WIDTH}}{time.time() - began:7.1f} s")
+    steps.show_breakdown(time.time() - began)
     _show_entrances(settings)
 
 
@@ -99,7 +99,9 @@ def _start(settings: Settings, steps: Steps) -> None:
         processes.launch(settings)
     if processes.start(settings):
         click.echo("  starting the servers …")
-    health.wait(settings, HEALTH_SECONDS, steps.done)
+    health.wait(
+        settings, HEALTH_SECONDS, lambda name, seconds: steps.done(f"{name} answers", seconds)
+    )
     with Airflow(settings) as airflow:
         airflow.set_pool(services.TRAINING_POOL, settings.workers, "trials that train at one time")
         airflow.set_pool(services.DBT_POOL, 1, "DuckDB allows one writing process")

@@ -1,9 +1,10 @@
-"""Steps of a longer command: each shown with the time it took, and the breakdown at the end."""
+"""Steps of a longer command, each shown with the time it took."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ class StepError(RuntimeError):
 
 
 class Steps:
-    """Runs named steps and remembers how long each took."""
+    """Shows named steps as they end, and where the time went in all."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -37,6 +38,13 @@ class Steps:
         """Show and remember a step that took `seconds`."""
         self.seconds[name] = seconds
         click.echo(f"  {name:<{NAME_WIDTH}}{seconds:7.1f} s")
+
+    def show_breakdown(self, total: float) -> None:
+        """One paragraph: the seconds of each step, longest first. Steps may have overlapped."""
+        longest = sorted(self.seconds.items(), key=lambda item: -item[1])
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest if seconds >= 0.1)
+        text = f"{total:.1f} s in all: {parts}"
+        click.echo(textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="    "))
 
     def parallel(self, tasks: dict[str, Callable[[], None]]) -> None:
         """Run independent steps at the same time; the first failure is raised once all ended."""

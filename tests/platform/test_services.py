@@ -1,0 +1,135 @@
+"""The process manager's configuration, as its own parser reads it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from supervisor.options import ServerOptions
+
+from mled import processes, services
+from mled import settings as mled_settings
+
+
+@pytest.fixture
+def odd_settings(tmp_path):
+    """Settings whose paths have characters that mean something to the parser."""
+    return mled_settings.load(
+        {
+            "MLED_HOME": str(tmp_path / "it's a home, odd"),
+            "MLED_STORE_URL": "postgresql://user:100%25@host/store",
+        }
+    )
+
+
+def _parse(settings):
+    for folder in (settings.run, settings.logs):
+        folder.mkdir(parents=True)
+    config = settings.run / "supervisord.conf"
+    config.write_text(services.supervisor_config(settings))
+    options = ServerOptions()
+    options.realize(["-c", str(config)])
+    return options
+
+
+def test_supervisor_reads_exactly_what_was_meant(odd_settings):
+    options = _parse(odd_settings)
+    parsed = {group.name: group.process_configs[0] for group in options.process_group_configs}
+    assert tuple(parsed) == tuple(sorted(services.NAMES))
+    for program in services.programs(odd_settings):
+        config = parsed[program.name]
+        assert config.environment == dict(program.environment)
+        assert config.stdout_logfile == str(services.log_file(odd_settings, program.name))
+        assert config.stopasgroup and config.killasgroup and config.autorestart
+    assert options.pidfile == str(odd_settings.run / "supervisord.pid")
+
+
+@pytest.mark.parametrize("name", ['a "home"', "home #1", "home ;1", "100%", "ho\nme"])
+def test_a_path_that_supervisor_would_misread_is_refused(tmp_path, name):
+    settings = mled_settings.load({"MLED_HOME": str(tmp_path / name)})
+    with pytest.raises(services.ServiceError, match="choose paths without"):
+        services.supervisor_config(settings)
+
+
+def test_the_caller_s_environment_does_not_change_the_configuration(settings, monkeypatch):
+    before = services.supervisor_config(settings)
+    monkeypatch.setenv("PATH", "/elsewhere")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://somebody/else")
+    assert services.supervisor_config(settings) == before
+
+
+def test_another_setting_changes_the_configuration(settings, monkeypatch):
+    before = services.supervisor_config(settings)
+    monkeypatch.setenv("MLED_WORKERS", "7")
+    assert services.supervisor_config(mled_settings.load()) != before
+
+
+@pytest.mark.parametrize(
+    "environment", ["airflow_environment", "dbt_environment", "superset_environment"]
+)
+def test_only_chosen_variables_reach_the_programs(settings, environment):
+    caller = {
+        "PATH": "/usr/bin",
+        "PIP_INDEX_URL": "https://secret@mirror",
+        "UV_CACHE_DIR": "/cache",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "http_proxy": "http://proxy:3128",
+        "no_proxy": "intranet",
+    }
+    result = getattr(services, environment)(settings, caller)
+    assert result["PATH"] == "/usr/bin"
+    assert not {"PIP_INDEX_URL", "UV_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"} & result.keys()
+    assert result.get("AIRFLOW__CORE__EXECUTOR") in (None, "LocalExecutor")
+    assert result["no_proxy"].split(",") == ["intranet", settings.host, "localhost"]
+    assert mled_settings.load(result) == settings
+
+
+def test_the_dags_folder_can_be_chosen(settings):
+    caller = {"AIRFLOW__CORE__DAGS_FOLDER": "/my/dags"}
+    given = services.airflow_environment(settings, caller)
+    assert given["AIRFLOW__CORE__DAGS_FOLDER"] == "/my/dags"
+
+
+def test_only_the_scheduler_preloads(settings):
+    preloading = [p.name for p in services.programs(settings) if "MLED_PRELOAD" in p.environment]
+    assert preloading == ["scheduler"]
+
+
+def test_tasks_have_room_beside_the_workers():
+    parallelism = [
+        int(
+            services.airflow_options(mled_settings.Settings(workers=workers), {})[
+                "AIRFLOW__CORE__PARALLELISM"
+            ]
+        )
+        for workers in (1, 64)
+    ]
+    assert parallelism == [8, 68]
+
+
+def test_a_long_home_gets_a_socket_that_the_system_accepts(tmp_path):
+    short = mled_settings.load({"MLED_HOME": "/srv/mled"})
+    assert services.socket_path(short) == short.run / "supervisor.sock"
+    long = mled_settings.load({"MLED_HOME": str(tmp_path / ("x" * 120))})
+    other = mled_settings.load({"MLED_HOME": str(tmp_path / ("y" * 120))})
+    assert len(os.fsencode(services.socket_path(long))) <= services.SOCKET_PATH_BYTES
+    assert services.socket_path(long) != services.socket_path(other)
+
+
+def test_the_passwords_of_two_services_differ(settings):
+    options = services.airflow_options(settings, {})
+    keys = (
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW__API__SECRET_KEY",
+        "AIRFLOW__API_AUTH__JWT_SECRET",
+    )
+    assert len({options[key] for key in keys}) == len(keys)
+
+
+def test_the_configuration_is_private(settings, sleepers):
+    processes.launch(settings)
+    mode = stat.S_IMODE((settings.run / "supervisord.conf").stat().st_mode)
+    assert mode == 0o600
