@@ -6,7 +6,13 @@
         "select name, column_name, data_type from " ~ registry
         ~ " where column_name is not null order by position"
     ) -%}
-    {{ return(found.rows | map('dict') | list) }}
+    {%- set columns = [] -%}
+    {%- for row in found.rows -%}
+        {%- do columns.append(
+            {"name": row["name"], "column_name": row["column_name"], "data_type": row["data_type"]}
+        ) -%}
+    {%- endfor -%}
+    {{ return(columns) }}
 {% endmacro %}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -44,17 +45,21 @@ def build(settings: Settings, *arguments: str) -> None:
 
     settings.build_file.parent.mkdir(parents=True, exist_ok=True)
     with _exported(environment(settings)):
-        outcome = dbtRunner().invoke([*BUILD, "--quiet", *arguments])
-    if outcome.success:
-        return
-    if outcome.exception:
-        raise WarehouseError(f"dbt: {outcome.exception}") from outcome.exception
-    failed = [r for r in outcome.result.results if r.status in ("error", "fail")]
-    others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    raise WarehouseError(
-        f"dbt: {failed[0].node.name}: {failed[0].message}{others}; "
-        f"the whole log is in {settings.logs / 'dbt'}"
-    )
+        done = dbtRunner().invoke([*BUILD, "--quiet", *arguments])
+    if done.exception:
+        raise WarehouseError(str(done.exception)) from done.exception
+    if not done.success:
+        raise WarehouseError(outcome(settings.dbt_target)[1])
+
+
+def outcome(target: Path) -> tuple[float, str | None]:
+    """Seconds that the dbt run that wrote into `target` took, and what failed first in it."""
+    content = json.loads((target / "run_results.json").read_text(encoding="utf-8"))
+    failed = [r for r in content["results"] if r["status"] in ("error", "fail")]
+    if not failed:
+        return content["elapsed_time"], None
+    others = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
+    return content["elapsed_time"], f"{failed[0]['unique_id']}: {failed[0]['message']}{others}"
 
 
 def parse(settings: Settings) -> None:

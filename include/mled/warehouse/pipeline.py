@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 from mled import settings as settings_module
 from mled.settings import Settings
@@ -38,7 +39,8 @@ class Run:
             WarehouseError, StoreError: see `mled.warehouse.extract`.
         """
         with self._recorder.stage("extract"):
-            self._recorder.extracted(extract(self._settings))
+            batch = extract(self._settings)
+            self._recorder.extracted(batch)
 
     def build(self) -> None:
         """Apply the batches to the marts.
@@ -49,6 +51,11 @@ class Run:
         with self._recorder.stage("dbt"):
             dbt.build(self._settings)
 
+    def built(self, target: Path) -> None:
+        """Record a dbt run that somebody else started, from what it wrote into `target`."""
+        seconds, error = dbt.outcome(target)
+        self._recorder.took("dbt", seconds, error and f"dbt: {error}")
+
     def publish(self) -> None:
         """Show the marts to their readers.
 
@@ -58,9 +65,13 @@ class Run:
         with self._recorder.stage("publish"):
             self._recorder.published(publish(self._settings))
 
-    def end(self, error: str | None = None) -> Report:
-        """Record the outcome: a failure when a stage has failed, or with the `error` given."""
-        self._recorder.end(error)
+    def end(self) -> Report:
+        """Record the outcome, and return the whole record."""
+        self._recorder.end()
+        return self.report()
+
+    def report(self) -> Report:
+        """The record as it is now."""
         return self._recorder.report()
 
 

@@ -73,7 +73,7 @@ class Recorder:
             connection.execute(
                 insert.on_conflict_do_update(
                     index_elements=["run_id"],
-                    set_={"state": RUNNING, "ended_at": None, "error": None},
+                    set_={"state": RUNNING, "ended_at": None, "error": None, "mart_version": None},
                 )
             )
 
@@ -85,11 +85,15 @@ class Recorder:
         try:
             yield
         except BaseException as raised:
-            error = f"{name}: {str(raised) or type(raised).__name__}"
+            error = f"{name}: {str(raised).strip() or type(raised).__name__}"
             raise
         finally:
-            seconds = self._row().stage_seconds | {name: round(time.monotonic() - began, 3)}
-            self._update(stage_seconds=seconds, error=error)
+            self.took(name, time.monotonic() - began, error)
+
+    def took(self, stage: str, seconds: float, error: str | None = None) -> None:
+        """Record the seconds of a stage that has ended, and its error."""
+        stages = self._row().stage_seconds | {stage: round(seconds, 3)}
+        self._update(stage_seconds=stages, error=error)
 
     def extracted(self, batch: Batch | None) -> None:
         """Record what the run read."""
@@ -114,10 +118,12 @@ class Recorder:
         lag_s = None if high is None else max(now_us() - high, 0) / 1e6
         self._update(mart_version=version, lag_s=lag_s)
 
-    def end(self, error: str | None = None) -> None:
-        """Record the outcome: a failure when a stage has failed, or with the `error` given."""
-        error = self._row().error or error
-        self._update(state=FAILED if error else SUCCEEDED, error=error, ended_at=now_us())
+    def end(self) -> None:
+        """Record the outcome: a success when the mart was published."""
+        row = self._row()
+        published = row.mart_version is not None and row.error is None
+        error = None if published else row.error or "no version was published: a stage was killed"
+        self._update(state=SUCCEEDED if published else FAILED, error=error, ended_at=now_us())
 
     def report(self) -> Report:
         """The record as it is now."""
