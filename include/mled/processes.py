@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def restart(settings: Settings, name: str) -> None:
 
 def stop(settings: Settings) -> int:
     """Stop everything and wait for it; returns how many processes were stopped."""
-    stopped = len(list(members(settings)))
+    before = list(members(settings))
     with _supervisor(settings) as supervisor:
         if supervisor is not None:
             # The scheduler first: its tasks report how they ended to the API server.
@@ -133,10 +133,11 @@ def stop(settings: Settings) -> int:
                     supervisor.stopProcess(name)
             supervisor.stopAllProcesses()
             supervisor.shutdown()
-    _kill(list(members(settings)))
+    # A command in a session of its own is not found any more once its parent is gone.
+    _kill({*before, *members(settings)})
     for path in (_session_file(settings), services.socket_path(settings)):
         path.unlink(missing_ok=True)
-    return stopped
+    return len(before)
 
 
 def members(settings: Settings) -> Iterator[psutil.Process]:
@@ -223,8 +224,9 @@ def _read_session(settings: Settings) -> int | None:
     return record["session"]
 
 
-def _kill(processes: list[psutil.Process]) -> None:
-    """Ask the processes to stop, then kill those that do not."""
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    """Ask those that live to stop, then kill those that do not."""
+    processes = [process for process in processes if process.is_running()]
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
