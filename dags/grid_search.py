@@ -4,7 +4,7 @@ from airflow.sdk import Asset, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from mled.assets import EXPERIMENTS
-from training import experiments, search
+from training import experiments, models, search
 
 SCHEMA = experiments.Experiment.model_json_schema()["properties"]
 EXAMPLE = {
@@ -18,17 +18,31 @@ EXAMPLE = {
 def _field(name: str, schema: dict) -> Param:
     """A field of the form, from the experiment's own schema."""
     default = schema.pop("default", None)
+    if "anyOf" in schema:
+        # The form knows a field that may stay empty by this shape only.
+        schema |= {"type": [choice["type"] for choice in schema.pop("anyOf")]}
+    if name == "grid":
+        schema["description_md"] = schema.pop("description") + _hyperparameters()
     return Param(EXAMPLE.get(name, default), **schema | {"title": name})
 
 
+def _hyperparameters() -> str:
+    """What the grid of each model may name, as Markdown."""
+    return "".join(
+        f"\n- **{name}**: {', '.join(models.get(name).hyperparameters.model_fields)}"
+        for name in models.names()
+    )
+
+
+NO_PRESET = "as filled in below"
 OPTIONS = ("preset", "trials_per_task", "on_failed_trials")
 PARAMS = {
     "preset": Param(
-        "",
-        enum=["", *experiments.presets()],
+        NO_PRESET,
+        enum=[NO_PRESET, *experiments.presets()],
         title="preset",
-        description="An experiment kept in training/experiments. If you pick one, "
-        "the fields below up to 'direction' are not used.",
+        description="Or pick an experiment kept in training/experiments: then the fields "
+        "from 'experiment' to 'direction' are not used.",
     ),
     **{name: _field(name, dict(schema)) for name, schema in SCHEMA.items()},
     "trials_per_task": Param(
@@ -52,8 +66,9 @@ def _request() -> dict:
     """What this run was triggered with: the experiment's `fields`, and the options."""
     params = dict(get_current_context()["params"])
     options = {name: params.pop(name) for name in OPTIONS}
-    fields = experiments.preset(options["preset"]) if options["preset"] else params
-    return {"fields": fields, **options}
+    if options["preset"] != NO_PRESET:
+        params = experiments.preset(options["preset"])
+    return {"fields": params, **options}
 
 
 @dag(

@@ -35,7 +35,9 @@ class Experiment(BaseModel):
         description="Name of the experiment. Triggering it again adds to it.",
     )
     author: str = Field("anonymous", min_length=1, max_length=200, description="Who asks.")
-    description: str = Field("", max_length=10_000, description="The question, in a sentence.")
+    description: str | None = Field(
+        None, max_length=10_000, description="The question, in a sentence."
+    )
     dataset: str = Field(
         description="What the trials learn from.", json_schema_extra={"enum": list(datasets.NAMES)}
     )
@@ -43,7 +45,8 @@ class Experiment(BaseModel):
         description="What the trials train.", json_schema_extra={"enum": models.names()}
     )
     grid: dict[str, list[Any]] = Field(
-        description="Hyperparameter name → list of values; a trial is run for each combination."
+        description="Name of a hyperparameter → list of values. A trial is run for each "
+        "combination; what is left out takes its default."
     )
     seeds: list[Seed] = Field(
         [0], min_length=1, description="Each combination is run once with each seed."
