@@ -17,6 +17,7 @@ from pathlib import Path
 from mled import install
 from mled.secrets import secret
 from mled.settings import ROOT, Settings
+from mled.warehouse import dbt
 
 BIN = ROOT / ".venv" / "bin"
 SUPERSET_BIN = ROOT / ".venv-superset" / "bin"
@@ -78,7 +79,7 @@ def airflow_environment(settings: Settings, environ: Mapping[str, str] | None = 
 
 def dbt_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
     """The whole environment of a command of dbt."""
-    return inherited_environment(settings, environ) | settings.environ() | dbt_options(settings)
+    return inherited_environment(settings, environ) | settings.environ() | dbt.environment(settings)
 
 
 def superset_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
@@ -133,7 +134,7 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     }
     return {
         **settings.environ(),
-        **dbt_options(settings),
+        **dbt.environment(settings),
         **ONE_THREAD,
         "AIRFLOW_HOME": str(settings.airflow_home),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
@@ -142,20 +143,6 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         # airflow_local_settings.py lies there.
         "PYTHONPATH": str(ROOT / "include" / "airflow"),
         **{name: environ[name] for name in OVERRIDABLE if environ.get(name)},
-    }
-
-
-def dbt_options(settings: Settings) -> dict:
-    """Where dbt works: its own environment variables, and those that our project asks for."""
-    return {
-        "MLED_BUILD_FILE": str(settings.build_file),
-        "MLED_STAGING": str(settings.staging),
-        "DBT_PROJECT_DIR": str(settings.dbt_project),
-        "DBT_PROFILES_DIR": str(settings.dbt_project),
-        "DBT_TARGET_PATH": str(settings.dbt_target),
-        "DBT_LOG_PATH": str(settings.logs / "dbt"),
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
-        "DO_NOT_TRACK": "1",
     }
 
 

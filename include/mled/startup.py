@@ -20,6 +20,7 @@ from mled.secrets import secret
 from mled.settings import ROOT, Settings
 from mled.steps import Steps, run_logged
 from mled.store import migrate
+from mled.warehouse import dbt
 
 HOME_MARK = ".mled-home"
 HEALTH_SECONDS = 180
@@ -130,7 +131,10 @@ def _write_passwords(settings: Settings) -> None:
 
 def _initialise(settings: Settings, steps: Steps) -> None:
     """Bring every database to what the code expects; what already is so takes no time."""
-    tasks: dict[str, Callable[[], None]] = {"experiment store": lambda: migrate(settings)}
+    tasks: dict[str, Callable[[], object]] = {
+        "experiment store": lambda: migrate(settings),
+        "dbt manifest": lambda: dbt.manifest(settings),
+    }
     stamps = {}
 
     def add(name: str, inputs: Iterable[Path], output: Path, task: Callable[[], None]) -> None:
@@ -150,16 +154,6 @@ def _initialise(settings: Settings, steps: Steps) -> None:
             [str(services.BIN / "airflow"), "db", "migrate"],
             services.airflow_environment(settings),
             services.log_file(settings, "initialise-airflow"),
-        ),
-    )
-    add(
-        "dbt manifest",
-        [install.LOCKS[install.MAIN], settings.dbt_project],
-        settings.dbt_target / "manifest.json",
-        lambda: run_logged(
-            [str(services.BIN / "dbt"), "parse"],
-            services.dbt_environment(settings),
-            services.log_file(settings, "initialise-dbt"),
         ),
     )
     add(

@@ -46,7 +46,7 @@ class Steps:
         text = f"{total:.1f} s in all: {parts}"
         click.echo(textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="    "))
 
-    def parallel(self, tasks: dict[str, Callable[[], None]]) -> None:
+    def parallel(self, tasks: dict[str, Callable[[], object]]) -> None:
         """Run independent steps at the same time; the first failure is raised once all ended."""
 
         def run(name: str) -> None:

@@ -138,11 +138,11 @@ def test_a_step_that_fails_is_named_and_the_others_end(tmp_path, capsys):
     assert log.read_text() == "first\nno such table\n"
 
 
-def test_the_manifest_is_made_again_when_a_model_changes(settings, tmp_path):
-    model = tmp_path / "models" / "a.sql"
-    model.parent.mkdir()
-    model.write_text("select 1")
+def test_a_database_is_initialised_again_when_a_file_changes(settings, tmp_path):
+    chart = tmp_path / "charts" / "a.yaml"
+    chart.parent.mkdir()
+    chart.write_text("title: A")
     before = startup._digest(settings, [tmp_path])
     assert startup._digest(settings, [tmp_path]) == before
-    model.write_text("select 2")
+    chart.write_text("title: B")
     assert startup._digest(settings, [tmp_path]) != before
