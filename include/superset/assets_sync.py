@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from superset import db, security_manager
+from superset.commands.exceptions import CommandInvalidError
 from superset.commands.importers.v1.assets import ImportAssetsCommand
 from superset.connectors.sqla.models import SqlaTable
 from superset.models.core import Database
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 MODELS = (Dashboard, Slice, SqlaTable, Database)
 
 
+class AssetError(ValueError):
+    """A file of the assets cannot be imported."""
+
+
 def read_assets(folder: Path) -> dict[str, str]:
     """The text of each YAML file below `folder` by its path relative to it."""
     return {
@@ -34,18 +39,33 @@ def read_assets(folder: Path) -> dict[str, str]:
 
 
 def sync_assets(contents: dict[str, str], username: str) -> None:
-    """Create, overwrite and remove assets in one transaction, as the user called `username`.
+    """Create, overwrite and remove assets as the user called `username`.
+
+    Superset commits some permissions on the way, so a run that is killed may leave a part of the
+    work; the next run completes it.
 
     Raises:
-        CommandInvalidError: a file does not follow Superset's format.
+        AssetError: a file is no YAML, or does not follow Superset's format.
     """
+    uuids = {_uuid(path, text) for path, text in contents.items()}
     with override_user(security_manager.find_user(username)):
-        _sync(contents)
+        try:
+            _sync(contents, uuids)
+        except CommandInvalidError as error:
+            raise AssetError(
+                f"assets refused by Superset: {error.normalized_messages()}"
+            ) from error
+
+
+def _uuid(path: str, text: str) -> str | None:
+    try:
+        return yaml.safe_load(text).get("uuid")
+    except yaml.YAMLError as error:
+        raise AssetError(f"assets/{path} is no YAML: {error}") from error
 
 
 @transaction(on_error=None)
-def _sync(contents: dict[str, str]) -> None:
-    uuids = {yaml.safe_load(text).get("uuid") for text in contents.values()}
+def _sync(contents: dict[str, str], uuids: set[str | None]) -> None:
     for model in MODELS:
         for asset in db.session.query(model).filter(model.is_managed_externally):
             if str(asset.uuid) not in uuids:

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -24,16 +25,17 @@ sys.path.append(str(HERE.parent))
 
 import metadata_db  # noqa: E402
 
-from mled.secrets import secret  # noqa: E402
-from mled.settings import Settings, load  # noqa: E402
+from mled.secrets import SecretError, secret  # noqa: E402
+from mled.settings import Settings, SettingsError, load  # noqa: E402
 
 ADMIN = "admin"
 ASSETS = HERE / "assets"
 
 
 def main() -> None:
+    """Prepare Superset, reporting each step; exit with a message if that is impossible."""
     settings = load()
-    settings.superset_home.mkdir(parents=True, exist_ok=True)
+    settings.superset_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(settings.superset_home / "bootstrap.lock"):
         _bootstrap(settings, settings.superset_home / "metadata.db")
 
@@ -49,7 +51,7 @@ def _bootstrap(settings: Settings, database: Path) -> None:
         _prepare(settings, database)
     else:
         with metadata_db.private_copy(database) as private:
-            _prepare(settings, private, migrate=True)
+            _prepare(settings, private, new_schema=True)
         _say("new metadata database put in place")
     _write(stamp, json.dumps(_stamp(settings, database)))
 
@@ -71,7 +73,7 @@ def _stamp(settings: Settings, database: Path) -> dict[str, str]:
     }
 
 
-def _prepare(settings: Settings, database: Path, migrate: bool = False) -> None:
+def _prepare(settings: Settings, database: Path, new_schema: bool = False) -> None:
     os.environ["SUPERSET_CONFIG_PATH"] = str(HERE / "superset_config.py")
     os.environ["SUPERSET__SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{database}"
     from superset.app import create_app
@@ -79,7 +81,7 @@ def _prepare(settings: Settings, database: Path, migrate: bool = False) -> None:
     app = create_app()
     _say("Superset loaded")
     with app.app_context():
-        if migrate:
+        if new_schema:
             _migrate()
             _say("metadata schema migrated")
         _sync_roles()
@@ -98,17 +100,16 @@ def _migrate() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
+    @event.listens_for(Engine, "connect")
     def no_sync(connection, _record) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
+        # The copy is private, thrown away if this process dies, and synchronised at the end.
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
     # The migrations report each step, and warn of what they leave out on SQLite.
-    for name in ("alembic", "py.warnings"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # The copy is private, and thrown away if this process dies.
-    event.listen(Engine, "connect", no_sync)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         flask_migrate.upgrade()
-    event.remove(Engine, "connect", no_sync)
 
 
 def _sync_roles() -> None:
@@ -160,4 +161,7 @@ def _say(step: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (SettingsError, SecretError, metadata_db.MetadataError) as error:
+        sys.exit(f"superset: {error}")

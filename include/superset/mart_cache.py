@@ -59,4 +59,7 @@ class MartCache(BaseCache):
         return self.files.clear()
 
     def _versioned(self, key: str) -> str:
-        return f"{mart_version(self.settings)} {key}"
+        path = mart_version(self.settings)
+        # The path alone would do, were it not for people who delete the warehouse folder.
+        modified = os.stat(path).st_mtime_ns if os.path.exists(path) else None
+        return f"{path} {modified} {key}"

@@ -1,6 +1,8 @@
 """How a query reaches the published mart: one locked, read-only connection with a deadline.
 
-Nothing of Superset is imported here, so the tests run it without Superset's environment.
+Nothing of Superset is imported here, so the tests run it without Superset's environment. DuckDB
+is imported where it is used: its import starts a thread, which the workers that gunicorn forks
+would not have, and they would abort when they stop.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import os
 import threading
 from typing import Any
 
-import duckdb
 from sqlalchemy.engine.url import URL
 from sqlalchemy.pool import NullPool
 
@@ -44,25 +45,42 @@ def engine_arguments(settings: Settings, path: str) -> dict[str, Any]:
     # Superset's workers would overwrite each other's files in a shared folder.
     spill = settings.superset_home / "spill"
     spill.mkdir(parents=True, exist_ok=True)
+    config = {
+        # Read-only does not stop SQL from reading and writing other files.
+        "enable_external_access": "false",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "lock_configuration": "true",
+        "memory_limit": settings.duckdb_memory,
+        "temp_directory": str(spill / str(os.getpid())),
+        "max_temp_directory_size": settings.duckdb_memory,
+    }
     deadline = _Deadline(settings.query_timeout_s)
     return {
         # A pooled connection would go on serving the version that it was opened on.
         "poolclass": NullPool,
         "pool_events": [(deadline.start, "checkout"), (deadline.stop, "checkin")],
-        "connect_args": {
-            "read_only": True,
-            "config": {
-                # Read-only does not stop SQL from reading and writing other files.
-                "enable_external_access": "false",
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "lock_configuration": "true",
-                "memory_limit": settings.duckdb_memory,
-                "temp_directory": str(spill / str(os.getpid())),
-                "max_temp_directory_size": settings.duckdb_memory,
-            },
-        },
+        "creator": lambda: _connect(path, config),
     }
+
+
+class NothingPublishedError(RuntimeError):
+    """No version of the mart has been published."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing has been published yet. Run an experiment, then the DAG experiment_etl, in "
+            "Airflow; this page fills at its next refresh."
+        )
+
+
+def _connect(path: str, config: dict[str, str]) -> Any:
+    import duckdb
+    from duckdb_engine import ConnectionWrapper
+
+    if not os.path.exists(path):
+        raise NothingPublishedError
+    return ConnectionWrapper(duckdb.connect(path, read_only=True, config=config))
 
 
 class _Deadline:
@@ -84,11 +102,13 @@ class _Deadline:
         record.info.pop("done").set()
 
     def _watch(self, connection: Any, done: threading.Event) -> None:
+        from duckdb import ConnectionException
+
         wait = self.seconds
         # An interrupt stops the statement that runs now; a script's next one needs another.
         while not done.wait(wait):
             try:
                 connection.interrupt()
-            except duckdb.ConnectionException:  # closed in this instant
+            except ConnectionException:  # closed in this instant
                 return
             wait = INTERRUPT_INTERVAL_S

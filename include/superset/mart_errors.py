@@ -1,20 +1,10 @@
-"""What people read when the mart cannot answer, in charts and in SQL Lab alike."""
+"""What people read when the time limit has stopped their query, in charts and in SQL Lab alike."""
 
 from __future__ import annotations
 
-from duckdb import InterruptException
+from collections.abc import Callable
+
 from superset.exceptions import SupersetGenericErrorException
-
-
-class NothingPublishedError(SupersetGenericErrorException):
-    """No version of the mart has been published."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Nothing has been published yet. Run an experiment, then the DAG experiment_etl, in "
-            "Airflow; this page fills at its next refresh.",
-            status=404,
-        )
 
 
 class QueryStoppedError(SupersetGenericErrorException):
@@ -32,7 +22,10 @@ def explain_interrupts(seconds: float) -> None:
     """Let DuckDB's interrupts reach people as a `QueryStoppedError` that names the limit."""
     from superset.db_engine_specs.duckdb import DuckDBEngineSpec
 
+    def mapping(_spec: type) -> dict[type[Exception], Callable[[str], Exception]]:
+        from duckdb import InterruptException
+
+        return {InterruptException: lambda _message: QueryStoppedError(seconds)}
+
     # Superset's place for such a translation; its setting CUSTOM_DATABASE_ERRORS leaves out charts.
-    DuckDBEngineSpec.get_dbapi_exception_mapping = classmethod(
-        lambda _cls: {InterruptException: lambda _message: QueryStoppedError(seconds)}
-    )
+    DuckDBEngineSpec.get_dbapi_exception_mapping = classmethod(mapping)

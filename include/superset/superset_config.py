@@ -6,7 +6,6 @@ What differs from one installation to the next comes from `mled.settings`.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ sys.path += [str(HERE), str(HERE.parent)]
 
 from mart_cache import mart_version  # noqa: E402
 from mart_connection import check_uri, engine_arguments  # noqa: E402
-from mart_errors import NothingPublishedError, explain_interrupts  # noqa: E402
+from mart_errors import explain_interrupts  # noqa: E402
 
 from mled import settings as mled_settings  # noqa: E402
 from mled.secrets import secret  # noqa: E402
@@ -42,8 +41,6 @@ GUEST_TOKEN_JWT_SECRET = secret(settings, "superset_guest_key")
 def DB_CONNECTION_MUTATOR(uri, _arguments, _username, _security_manager, _source):
     """Connect to the published version of the mart, whatever the metadata database says."""
     path = mart_version(settings)
-    if not os.path.exists(path):
-        raise NothingPublishedError
     return URL.create("duckdb", database=path), engine_arguments(settings, path)
 
 
@@ -119,8 +116,10 @@ BUG_REPORT_URL = None
 # --- Logs ---------------------------------------------------------------------------------------
 
 LOG_LEVEL = logging.WARNING
-# At each page: that a file of Superset's own source tree is not in its package.
-logging.getLogger("superset.views.base").setLevel(logging.ERROR)
+# At each page: that a file of Superset's own source tree is not in its package, and that its
+# libraries will change one day.
+for _name in ("superset.views.base", "py.warnings"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 ALEMBIC_SKIP_LOG_CONFIG = True
 
 # --- What settings cannot say -------------------------------------------------------------------
