@@ -1,11 +1,9 @@
-{% macro newest_per_key(staged) %}
+{% macro newest_per_key(staged, key) %}
     {#-
         The newest version of each key among the batches that are not applied yet. A deleted key
         stays, marked is_deleted, so that the models above learn of the deletion. At equal stamps
         the living row wins: one snapshot cannot hold a row that was deleted after it.
     -#}
-    {%- set unique_key = config.require('unique_key') -%}
-    {%- set key = ([unique_key] if unique_key is string else unique_key) | join(', ') -%}
 with
 
 unapplied as (
@@ -18,10 +16,13 @@ unapplied as (
 newest as (
 
     select * from unapplied
-    qualify row_number() over (partition by {{ key }} order by updated_at desc, is_deleted) = 1
+    qualify
+        row_number() over (
+            partition by {{ key | join(', ') }} order by updated_at desc, is_deleted
+        ) = 1
 
 )
 
 select * from newest
-order by {{ key }}
+order by {{ key | join(', ') }}
 {% endmacro %}

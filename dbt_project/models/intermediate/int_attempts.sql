@@ -1,3 +1,5 @@
-{{ config(unique_key=['trial_id', 'attempt']) }}
+{%- set key = ['trial_id', 'attempt'] -%}
 
-{{ newest_per_key(ref('stg_attempts')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_attempts'), key) }}

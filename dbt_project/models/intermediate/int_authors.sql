@@ -1,3 +1,5 @@
-{{ config(unique_key='author_id') }}
+{%- set key = ['author_id'] -%}
 
-{{ newest_per_key(ref('stg_authors')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_authors'), key) }}

@@ -1,3 +1,5 @@
-{{ config(unique_key='dataset_id') }}
+{%- set key = ['dataset_id'] -%}
 
-{{ newest_per_key(ref('stg_datasets')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_datasets'), key) }}

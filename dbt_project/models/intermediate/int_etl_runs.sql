@@ -1,3 +1,5 @@
-{{ config(unique_key='etl_run_id') }}
+{%- set key = ['etl_run_id'] -%}
 
-{{ newest_per_key(ref('stg_etl_runs')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_etl_runs'), key) }}

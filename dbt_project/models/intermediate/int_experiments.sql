@@ -1,3 +1,5 @@
-{{ config(unique_key='experiment_id') }}
+{%- set key = ['experiment_id'] -%}
 
-{{ newest_per_key(ref('stg_experiments')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_experiments'), key) }}

@@ -1,3 +1,5 @@
-{{ config(unique_key=['trial_id', 'name']) }}
+{%- set key = ['trial_id', 'name'] -%}
 
-{{ newest_per_key(ref('stg_hyperparameters')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_hyperparameters'), key) }}

@@ -1,3 +1,5 @@
-{{ config(unique_key=['trial_id', 'metric', 'step']) }}
+{%- set key = ['trial_id', 'metric', 'step'] -%}
 
-{{ newest_per_key(ref('stg_metrics')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_metrics'), key) }}

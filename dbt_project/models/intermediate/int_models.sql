@@ -1,3 +1,5 @@
-{{ config(unique_key='model_id') }}
+{%- set key = ['model_id'] -%}
 
-{{ newest_per_key(ref('stg_models')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_models'), key) }}

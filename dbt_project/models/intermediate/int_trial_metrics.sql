@@ -19,7 +19,7 @@ changed_points as (
     select
         points.*,
         -- NaN is neither the least nor the greatest of values, and no part of a mean.
-        case when not isnan(value) then value end as number,
+        case when not is_deleted and not isnan(value) then value end as number,
         not is_deleted as is_alive
     from points
     {%- if is_incremental() %}

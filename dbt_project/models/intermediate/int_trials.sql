@@ -1,3 +1,5 @@
-{{ config(unique_key='trial_id') }}
+{%- set key = ['trial_id'] -%}
 
-{{ newest_per_key(ref('stg_trials')) }}
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_trials'), key) }}

@@ -12,8 +12,8 @@ import duckdb
 from mled.settings import Settings
 from mled.warehouse.files import WarehouseError, commit_folder, empty_folder, sync
 
-HIDDEN_SCHEMAS = ("staging", "bookkeeping")
-"""What readers do not see: views on files they may not open, and what dbt keeps for itself."""
+BOOKKEEPING = "bookkeeping"
+"""The schema in which dbt keeps what each model has applied; readers do not see it."""
 
 GRACE_SECONDS = 600
 """How long a version stays at least: a reader may just have looked up its path."""
@@ -41,8 +41,7 @@ def publish(settings: Settings) -> int:
     copy.parent.mkdir()
     shutil.copyfile(settings.build_file, copy)
     with duckdb.connect(str(copy)) as connection:
-        for schema in HIDDEN_SCHEMAS:
-            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        connection.execute(f"DROP SCHEMA IF EXISTS {BOOKKEEPING} CASCADE")
         connection.execute("CHECKPOINT")
     version = max(_versions(settings), default=0) + 1
     folder = _folder(settings, version)
