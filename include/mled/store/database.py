@@ -34,6 +34,8 @@ class Database:
             raise StoreError(
                 f"MLED_STORE_URL={url!r} is no URL; write sqlite:////path/to/mled.db"
             ) from None
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
         self.dialect = dialect_of(self.url)
         self.engine = self.dialect.create_engine(self.url, busy_timeout_s)
 
@@ -56,8 +58,16 @@ class Database:
                 yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[tuple[Connection, int]]:
+        """One snapshot, and the stamp up to which it lacks no row and never will."""
+        with self.read() as connection:
+            high = self.dialect.high(connection)
+        with self.read() as connection:
+            yield connection, high
+
+    @contextmanager
     def ticket(self, connection: Connection) -> Iterator[int]:
-        """One stamp for many rows of a write transaction (see `clock.py`)."""
+        """One stamp for many rows of a write transaction (see `dialects.py`)."""
         yield self.dialect.open_ticket(connection)
         self.dialect.close_ticket(connection)
 

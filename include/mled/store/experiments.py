@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from mled.store import values
 from mled.store.database import Database, connect
-from mled.store.rows import find_or_insert, update_if_changed
+from mled.store.rows import find_or_insert
 from mled.store.schema import DIRECTIONS, PENDING, Author, Dataset, Hyperparameter, Model
 from mled.store.schema import Experiment as ExperimentRow
 from mled.store.schema import Trial as TrialRow
@@ -98,7 +98,6 @@ def experiment(
         model_id = find(Model, asdict(model), ("name",))
         row = connection.execute(
             sa.select(
-                ExperimentRow.id,
                 ExperimentRow.model_id,
                 ExperimentRow.dataset_id,
                 Model.name.label("model"),
@@ -122,16 +121,11 @@ def experiment(
             "direction": direction,
             "grid": None if grid is None else dict(grid),
         }
-        facts = {key: value for key, value in facts.items() if value is not None}
-        if row is None:
-            id = connection.execute(
-                sa.insert(ExperimentRow)
-                .values(name=name, model_id=model_id, dataset_id=dataset_id, **facts)
-                .returning(ExperimentRow.id)
-            ).scalar_one()
-        else:
-            id = row.id
-            update_if_changed(connection, ExperimentRow, id, facts)
+        id = find(
+            ExperimentRow,
+            {"name": name, "model_id": model_id, "dataset_id": dataset_id, **facts},
+            ("name",),
+        )
         trial_ids = _register(database, connection, id, encoded)
     return Experiment(database, id, name, trial_ids)
 
@@ -204,8 +198,9 @@ def _register(
     if new:
         with database.ticket(connection) as stamp:
             stamps = {"created_at": stamp, "updated_at": stamp}
+            insert = database.dialect.insert
             connection.execute(
-                sa.insert(TrialRow),
+                insert(TrialRow).on_conflict_do_nothing(),
                 [
                     {
                         "experiment_id": experiment_id,
@@ -226,7 +221,7 @@ def _register(
                 for name, value in params.items()
             ]
             if rows:
-                connection.execute(sa.insert(Hyperparameter), rows)
+                connection.execute(insert(Hyperparameter).on_conflict_do_nothing(), rows)
     return [known[key] for key in keys]
 
 

@@ -14,14 +14,18 @@ from mled.store.database import Database
 def find_or_insert(
     database: Database, connection: Connection, table, row: dict[str, Any], key: tuple[str, ...]
 ) -> int:
-    """The id of the row with this key, inserted when there is none; facts given are updated."""
+    """The id of the row with this key, inserted when there is none.
+
+    Facts that are not None are updated when they differ.
+    """
     match = [getattr(table, column) == row[column] for column in key]
     id = connection.execute(sa.select(table.id).where(*match)).scalar_one_or_none()
-    facts = {k: v for k, v in row.items() if k not in key and v is not None}
+    given = {column: value for column, value in row.items() if value is not None}
     if id is None:
-        connection.execute(database.dialect.insert(table).values(**row).on_conflict_do_nothing())
+        insert = database.dialect.insert(table).values(**given)
+        connection.execute(insert.on_conflict_do_nothing())
         return connection.execute(sa.select(table.id).where(*match)).scalar_one()
-    update_if_changed(connection, table, id, facts)
+    update_if_changed(connection, table, id, {k: v for k, v in given.items() if k not in key})
     return id
 
 

@@ -1,7 +1,7 @@
 """The tables of the store.
 
 Every table has a primary key that never changes, and `created_at` and `updated_at` in the store's
-own clock (see `clock.py`): integer microseconds UTC, stamped by the database. Times that a
+own clock (see `dialects.py`): integer microseconds UTC, stamped by the database. Times that a
 program reports (`started_at`, `ended_at`, `heartbeat_at`) are microseconds UTC as well.
 """
 

@@ -1,0 +1,170 @@
+"""The store in SQLite: write-ahead log, one writer at a time, triggers that keep the clock."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL, Connection, Engine
+
+from mled.store.dialects import Dialect
+from mled.store.schema import STAMPED, Clock, Metric, MetricChange
+
+_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+_TICK = f"UPDATE clock SET last_us = max(last_us + 1, {_NOW})"
+
+
+def _match(table: Table, row: str) -> str:
+    return " AND ".join(f'"{c.name}" = {row}."{c.name}"' for c in table.primary_key)
+
+
+def _change(table: Table, row: str) -> str:
+    """Note in `metric_change` that a trial's points changed; nothing for other tables."""
+    if table.name != "metric":
+        return ""
+    return (
+        f"INSERT INTO metric_change (trial_id, updated_at) "
+        f"SELECT {row}.trial_id, last_us FROM clock WHERE true "
+        "ON CONFLICT (trial_id) DO UPDATE SET updated_at = excluded.updated_at;"
+    )
+
+
+def triggers() -> Iterator[tuple[str, str]]:
+    """The name and the SQL of each trigger that a SQLite store has."""
+    for table in STAMPED:
+        t = table.name
+        stamp = "(SELECT last_us FROM clock)"
+        passes = "(SELECT last_us FROM clock WHERE is_open)"
+        keys = [f'"{c.name}"' for c in table.primary_key]
+        key_json = ", ".join(f"'{c.name}', OLD.\"{c.name}\"" for c in table.primary_key)
+        yield (
+            f"{t}_stamp_insert",
+            f"AFTER INSERT ON {t} WHEN NEW.updated_at IS NOT {passes} BEGIN "
+            f"{_TICK}, is_open = 1; "
+            f"UPDATE {t} SET updated_at = {stamp}, created_at = {stamp} "
+            f"WHERE {_match(table, 'NEW')}; "
+            f"UPDATE clock SET is_open = 0; {_change(table, 'NEW')} END",
+        )
+        yield (
+            f"{t}_stamp_update",
+            f"AFTER UPDATE ON {t} WHEN NEW.updated_at IS NOT {passes} BEGIN "
+            f"{_TICK}, is_open = 1; "
+            f"UPDATE {t} SET updated_at = {stamp} WHERE {_match(table, 'NEW')}; "
+            f"UPDATE clock SET is_open = 0; {_change(table, 'NEW')} END",
+        )
+        yield (
+            f"{t}_keep_key",
+            f"BEFORE UPDATE OF {', '.join(keys)} ON {t} "
+            f"WHEN {' OR '.join(f'OLD.{k} IS NOT NEW.{k}' for k in keys)} BEGIN "
+            f"SELECT RAISE(ABORT, 'the primary key of {t} never changes: "
+            "insert a new row and delete the old one'); END",
+        )
+        yield (
+            f"{t}_bury",
+            f"AFTER DELETE ON {t} BEGIN {_TICK}, is_open = 0; "
+            f"INSERT INTO tombstone (table_name, key, updated_at) "
+            f"SELECT '{t}', json_object({key_json}), last_us FROM clock; END",
+        )
+
+
+class SQLite(Dialect):
+    """WAL, one writer at a time, who holds the lock from the start of its transaction.
+
+    `synchronous=FULL` syncs the log at each commit, so that not even a power cut takes back what
+    was acknowledged; since points are written in batches it costs little (see bench/store.py).
+    """
+
+    def create_engine(self, url: URL, busy_timeout_s: float) -> Engine:
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, connect_args={"timeout": busy_timeout_s})
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection, record):
+            # The driver's own BEGIN comes too late: a write lock taken in mid-transaction can
+            # fail at once instead of waiting.
+            connection.isolation_level = None
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "foreign_keys = ON",
+                # Without it INSERT OR REPLACE removes rows behind the back of the triggers.
+                "recursive_triggers = ON",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection):
+            reads = connection.get_execution_options().get("reads", False)
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+        return engine
+
+    def install_clock(self, connection: Connection) -> None:
+        connection.execute(
+            sqlite.insert(Clock)
+            .values(id=1, store_id=str(uuid.uuid4()), last_us=0, is_open=False)
+            .on_conflict_do_nothing()
+        )
+        present = dict(
+            connection.exec_driver_sql(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+            ).all()
+        )
+        for name, body in triggers():
+            wanted = f"CREATE TRIGGER {name} {body}"
+            if present.get(name) != wanted:
+                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+                connection.exec_driver_sql(wanted)
+
+    def open_ticket(self, connection: Connection) -> int:
+        return connection.exec_driver_sql(f"{_TICK}, is_open = 1 RETURNING last_us").scalar_one()
+
+    def close_ticket(self, connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE clock SET is_open = 0")
+
+    def high(self, connection: Connection) -> int:
+        # The write lock makes stamps follow commit order: what is visible is complete.
+        return connection.execute(sa.select(Clock.last_us)).scalar_one()
+
+    def insert(self, table) -> sa.Insert:
+        return sqlite.insert(table)
+
+    def write_points(self, connection: Connection, rows: Sequence[tuple], stamp: int) -> None:
+        # One prepared statement over plain tuples: SQLAlchemy's own parameter processing would
+        # cost more than the insert.
+        connection.exec_driver_sql(
+            f"INSERT INTO {Metric.__tablename__} "
+            "(trial_id, name, step, number, text, created_at, updated_at) "
+            f"VALUES (?, ?, ?, ?, ?, {stamp:d}, {stamp:d}) "
+            "ON CONFLICT (trial_id, name, step) DO UPDATE SET number = excluded.number, "
+            "text = excluded.text, updated_at = excluded.updated_at",
+            rows,
+        )
+        trials = {row[0] for row in rows}
+        insert = sqlite.insert(MetricChange)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["trial_id"], set_={"updated_at": insert.excluded.updated_at}
+            ),
+            [{"trial_id": trial, "updated_at": stamp} for trial in trials],
+        )
+
+    def explain(self, error: sa.exc.DBAPIError, url: URL) -> str | None:
+        text = str(error.orig)
+        for sign, meaning in (
+            ("database is locked", "another program held the write lock for too long: end it, or "
+             "raise MLED_BUSY_TIMEOUT_S"),
+            ("readonly", "the file or its folder is read-only: give this user the right to write"),
+            ("full", "the disk is full: free some space and try again"),
+            ("unable to open", "the file cannot be opened: check the path and its rights"),
+            ("malformed", "the file is damaged: restore a backup with `mled store restore`"),
+            ("not a database", "the file is not a SQLite database: check MLED_STORE_URL"),
+        ):  # fmt: skip
+            if sign in text:
+                return f"store {url.database}: {meaning} ({text})"
+        return None
