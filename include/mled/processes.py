@@ -128,9 +128,8 @@ def stop(settings: Settings) -> int:
     with _supervisor(settings) as supervisor:
         if supervisor is not None:
             # The scheduler first: its tasks report how they ended to the API server.
-            for name in ("scheduler", "triggerer"):
-                with contextlib.suppress(xmlrpc.client.Fault):
-                    supervisor.stopProcess(name)
+            with contextlib.suppress(xmlrpc.client.Fault):
+                supervisor.stopProcess("scheduler")
             supervisor.stopAllProcesses()
             supervisor.shutdown()
     # A command in a session of its own is not found any more once its parent is gone.

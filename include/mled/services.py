@@ -60,6 +60,8 @@ class Program:
     environment: Mapping[str, str]
     url: str = ""
     stop_seconds: int = 15
+    # Whether the signal to stop goes to the program's children as well.
+    stop_children: bool = False
 
 
 def inherited_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
@@ -172,9 +174,11 @@ def programs(settings: Settings) -> list[Program]:
             "scheduler",
             (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),
             scheduler,
-            # It waits for its tasks, and a task of Python does not end on a signal: it is killed
-            # after this time, and runs again after the next start.
+            # It waits for its tasks. Those that run a command pass the signal on to it; a task of
+            # Python does not end on a signal: it is killed after this time, and the scheduler
+            # runs it again after the next start.
             stop_seconds=10,
+            stop_children=True,
         ),
         Program("dag-processor", (str(BIN / "airflow"), "dag-processor"), airflow),
         Program("triggerer", (str(BIN / "airflow"), "triggerer", "--skip-serve-logs"), airflow),
@@ -249,8 +253,7 @@ def _program_section(settings: Settings, program: Program) -> str:
         autorestart="true",
         startsecs=3,
         startretries=2,
-        # A task's processes are the scheduler's children, gunicorn's workers are Superset's.
-        stopasgroup="true",
+        stopasgroup=str(program.stop_children).lower(),
         killasgroup="true",
         stopwaitsecs=program.stop_seconds,
         redirect_stderr="true",

@@ -41,7 +41,9 @@ def test_supervisor_reads_exactly_what_was_meant(odd_settings):
         config = parsed[program.name]
         assert config.environment == dict(program.environment)
         assert config.stdout_logfile == str(services.log_file(odd_settings, program.name))
-        assert config.stopasgroup and config.killasgroup and config.autorestart
+        assert config.killasgroup and config.autorestart
+        # Only the scheduler's children, its tasks, are told to stop one by one.
+        assert config.stopasgroup == (program.name == "scheduler")
     assert options.pidfile == str(odd_settings.run / "supervisord.pid")
 
 
