@@ -35,7 +35,9 @@ ASSETS = HERE / "assets"
 def main() -> None:
     """Prepare Superset, reporting each step; exit with a message if that is impossible."""
     settings = load()
-    settings.superset_home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.superset_home.mkdir(parents=True, exist_ok=True)
+    # The metadata database holds password hashes and sessions, the cache holds results.
+    settings.superset_home.chmod(0o700)
     with _alone(settings.superset_home / "bootstrap.lock"):
         _bootstrap(settings, settings.superset_home / "metadata.db")
 

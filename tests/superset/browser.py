@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -141,11 +142,10 @@ class Dashboard:
     def set_filter(self, name: str, *values: str) -> None:
         """Choose `values` in the filter labelled `name` (none: clear it), apply, and wait."""
         page = self.page
-        select = (
-            page.locator("form", has=page.locator("[data-test=filter-control-name]", has_text=name))
-            .locator(".ant-select")
-            .first
+        label = page.locator(
+            "[data-test=filter-control-name]", has_text=re.compile(f"^{re.escape(name)}$")
         )
+        select = page.locator("form", has=label).locator(".ant-select").first
         select.hover()
         if select.locator(".ant-select-clear").count():
             select.locator(".ant-select-clear").click()
