@@ -6,6 +6,9 @@ import os
 
 import pytest
 
+from mled import settings as settings_module
+from tests import postgres
+
 for _name in [name for name in os.environ if name.startswith("MLED_")]:
     del os.environ[_name]
 
@@ -21,9 +24,25 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def settings(home):
     """The settings of that home."""
-    from mled import settings
+    return settings_module.load()
 
-    return settings.load()
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The URL of a PostgreSQL server of the tests' own."""
+    if postgres.binaries() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_store(request, home, monkeypatch):
+    """The settings of a home whose store is in SQLite, then of one in PostgreSQL."""
+    if request.param == "postgresql":
+        url = postgres.new_database(request.getfixturevalue("postgres_server"))
+        monkeypatch.setenv("MLED_STORE_URL", url)
+    return settings_module.load()
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class _Lend:
 def test_a_store_of_a_newer_schema_is_refused(database, settings):
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    other = settings_module.load({"MLED_STORE_URL": settings.store + "?"})
+    other = settings_module.load({"MLED_STORE_URL": settings.store, "MLED_BUSY_TIMEOUT_S": "1"})
     for opening in (connect, migrate):
         with pytest.raises(StoreError, match=f"9999, which this code does not know.*{head()}"):
             opening(other)
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_database_says_so(tmp_path):
         connect(settings_module.load({"MLED_STORE_URL": f"sqlite:///{path}"}))
 
 
-def test_a_locked_store_says_so_after_the_wait(database, settings):
+def test_a_locked_store_says_so_after_the_wait(database, settings, sqlite_only):
     impatient = Database(settings.store, busy_timeout_s=0.1)
     with (
         database.write(),
@@ -99,7 +99,9 @@ def test_a_reader_is_not_blocked_by_a_writer(database, settings):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_a_clear_error_and_loses_nothing_acknowledged(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_clear_error_and_loses_nothing_acknowledged(
+    tmp_path, monkeypatch, sqlite_only
+):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
@@ -121,7 +123,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing_acknowledged(tmp_path, m
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_read_only_store_is_a_clear_error(database, settings):
+def test_a_read_only_store_is_a_clear_error(database, settings, sqlite_only):
     path = settings.store.removeprefix("sqlite:///")
     database.engine.dispose()
     read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true")

@@ -20,7 +20,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Database:
-    """A store's engine. Thread-safe; not to be carried over a fork (see `connect`)."""
+    """A store's engine; safe to use from several threads, and on both sides of a fork."""
 
     def __init__(self, url: str, busy_timeout_s: float = 60.0):
         """`url` is an SQLAlchemy URL; nothing is opened yet.
@@ -37,7 +37,16 @@ class Database:
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self.dialect = dialect_of(self.url)
-        self.engine = self.dialect.create_engine(self.url, busy_timeout_s)
+        self._engine = self.dialect.create_engine(self.url, busy_timeout_s)
+        self._pid = os.getpid()
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine, with connections of this process only."""
+        if self._pid != os.getpid():
+            self._engine.dispose(close=False)
+            self._pid = os.getpid()
+        return self._engine
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -94,11 +103,11 @@ def connect(settings: Settings | None = None) -> Database:
         StoreError: the store cannot be opened, or its schema is not the code's.
     """
     settings = settings or settings_module.load()
-    return _connect(settings.store, settings.busy_timeout_s, os.getpid())
+    return _connect(settings.store, settings.busy_timeout_s)
 
 
 @functools.lru_cache(maxsize=16)
-def _connect(url: str, busy_timeout_s: float, pid: int) -> Database:
+def _connect(url: str, busy_timeout_s: float) -> Database:
     database = Database(url, busy_timeout_s)
     with database.read() as connection:
         current = _revision(connection)

@@ -17,10 +17,11 @@ from mled.store.schema import STAMPED, Clock, Metric, MetricChange
 # Writers run side by side, so a stamp may be committed after a larger one. Before its first stamp
 # a transaction therefore announces the clock's value, as the key of an advisory lock that lasts
 # until it ends: all its stamps are larger. An extraction ends below the smallest announcement.
-_ANNOUNCED = "1000000000000000"  # announcements are clock values, which are above this key
+_ANNOUNCED = 10**15  # the clock starts here (September 2001), so every announcement is above
 
-_FUNCTIONS = """
+_FUNCTIONS = f"""
 CREATE SEQUENCE IF NOT EXISTS mled_clock;
+SELECT setval('mled_clock', greatest(last_value, {_ANNOUNCED})) FROM mled_clock;
 
 CREATE OR REPLACE FUNCTION mled_tick() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -61,9 +62,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION mled_keep_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE integrity_constraint_violation USING MESSAGE = format(
-        'the primary key of %s never changes: insert a new row and delete the old one',
-        TG_TABLE_NAME);
+    RAISE integrity_constraint_violation USING MESSAGE = 'the primary key of ' || TG_TABLE_NAME
+        || ' never changes: insert a new row and delete the old one';
 END $$;
 
 CREATE OR REPLACE FUNCTION mled_bury() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -121,13 +121,13 @@ class PostgreSQL(Dialect):
         statements = [_FUNCTIONS, *(sql for table in STAMPED for sql in _triggers(table))]
         digest = hashlib.sha256("\n".join(statements).encode()).hexdigest()
         present = connection.exec_driver_sql(
-            "SELECT obj_description('clock'::regclass, 'pg_class')"
+            "SELECT obj_description(to_regproc('mled_tick'), 'pg_proc')"
         ).scalar()
         if present == digest:
             return
         for statement in statements:
             connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(f"COMMENT ON TABLE clock IS '{digest}'")
+        connection.exec_driver_sql(f"COMMENT ON FUNCTION mled_tick() IS '{digest}'")
         connection.execute(
             postgresql.insert(Clock)
             .values(id=1, store_id=str(uuid.uuid4()), last_us=0, is_open=False)
@@ -149,7 +149,7 @@ class PostgreSQL(Dialect):
             "SELECT min((classid::bigint << 32) | objid::bigint) FROM pg_locks "
             "WHERE locktype = 'advisory' AND objsubid = 1 "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-            f"AND ((classid::bigint << 32) | objid::bigint) > {_ANNOUNCED}"
+            f"AND ((classid::bigint << 32) | objid::bigint) >= {_ANNOUNCED}"
         ).scalar_one()
         return now if floor is None else min(now, floor)
 
