@@ -92,6 +92,8 @@ def _prepare(settings: Settings, database: Path, new_schema: bool = False) -> No
         _say(f"user {ADMIN} ready")
         from assets_sync import read_assets, sync_assets
 
+        # Before the first publish there is no table to look at, and none is needed.
+        logging.getLogger("superset.commands").setLevel(logging.ERROR)
         contents = read_assets(ASSETS)
         sync_assets(contents, ADMIN)
         _say(f"{len(contents)} asset files imported")
