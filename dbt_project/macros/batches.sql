@@ -18,6 +18,12 @@
         "create table if not exists bookkeeping.applied_batch"
         ~ " (model varchar primary key, batch_id bigint not null)"
     ) -%}
+    {%- do run_query(
+        "create table if not exists bookkeeping.published_batch as select -1::bigint as batch_id"
+    ) -%}
+    {%- if flags.FULL_REFRESH -%}
+        {%- do run_query("update bookkeeping.published_batch set batch_id = -1") -%}
+    {%- endif -%}
     {%- set newest = run_query(
         "select max(regexp_extract(file, 'batch_id=(\d+)', 1)::bigint) from glob('"
         ~ committed ~ "/batch_id=*/manifest.json')"
@@ -87,4 +93,10 @@
     {% else %}
     from bookkeeping.frozen_batch
     {% endif %}
+{% endmacro %}
+
+
+{% macro unpublished() %}
+    {#- Condition for rows that changed since the mart was last published. -#}
+    batch_id > (select batch_id from bookkeeping.published_batch)
 {% endmacro %}

@@ -41,11 +41,13 @@ def build(settings: Settings, *arguments: str) -> None:
     Raises:
         WarehouseError: a model or a test failed; the message names the first one.
     """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
     settings.build_file.parent.mkdir(parents=True, exist_ok=True)
     with _exported(environment(settings)):
         done = dbtRunner().invoke([*BUILD, "--quiet", *arguments])
+    DuckDBConnectionManager.close_all_connections()  # it would keep the build file open
     if done.exception:
         raise WarehouseError(str(done.exception)) from done.exception
     if not done.success:

@@ -35,6 +35,11 @@ def publish(settings: Settings) -> int:
             f"{settings.build_file} does not exist: build it first, with `mled etl`"
         )
     with duckdb.connect(str(settings.build_file)) as connection:
+        # The tests of the data look at what has changed since.
+        connection.execute(
+            f"UPDATE {BOOKKEEPING}.published_batch "
+            f"SET batch_id = (SELECT batch_id FROM {BOOKKEEPING}.frozen_batch)"
+        )
         connection.execute("CHECKPOINT")
     aside = empty_folder(settings.warehouse / "tmp")
     copy = aside / "version" / settings.mart.name
