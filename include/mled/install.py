@@ -298,9 +298,17 @@ def lock(log: Path) -> None:
             command = [str(installer.uv), "pip", "compile", "-q", "--python-version", "3.11"]
             command += ["--no-header", "--no-annotate", str(source), "-o", str(target)]
             run(command, log, installer.environ)
-            # A local build of torch must not become everybody's pin.
-            text = re.sub(r"(?m)^(torch==\S+?)\+cpu$", r"\1", path.read_text(encoding="utf-8"))
-            path.write_text(text, encoding="utf-8")
+            path.write_text(portable(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def portable(lock_text: str) -> str:
+    """The lock without what depends on the build of torch that this machine happens to find.
+
+    The CPU build's local version must not become everybody's pin, and the libraries of the CUDA
+    build, which pins them itself, must not be installed beside the CPU build.
+    """
+    text = re.sub(r"(?m)^(torch==\S+?)\+cpu$", r"\1", lock_text)
+    return re.sub(r"(?m)^(?:cuda-|nvidia-|triton==).*\n", "", text)
 
 
 def say(text: str) -> None:

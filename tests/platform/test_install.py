@@ -118,6 +118,15 @@ def test_a_build_of_torch_among_the_find_links_is_seen(tmp_path):
     assert not install.find_links_have_torch({})
 
 
+def test_the_lock_does_not_depend_on_the_build_of_torch_that_was_found():
+    with_cpu = "tqdm==1\ntorch==2.13.0+cpu\nurllib3==2\n"
+    with_cuda = (
+        "cuda-bindings==13\nnvidia-nccl-cu13==2\ntqdm==1\ntorch==2.13.0\ntriton==3\nurllib3==2\n"
+    )
+    assert install.portable(with_cpu) == "tqdm==1\ntorch==2.13.0\nurllib3==2\n"
+    assert install.portable(with_cuda) == install.portable(with_cpu)
+
+
 @pytest.mark.parametrize(
     ("printed", "advice"),
     [
