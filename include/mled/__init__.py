@@ -18,7 +18,10 @@ _PUBLIC = {
     "SplitRecord": "mled.store.trials",
     "StoreError": "mled.store.dialects",
     "Superseded": "mled.store.trials",
+    "curves": "mled.store.reading",
     "experiment": "mled.store.experiments",
+    "leaderboard": "mled.store.reading",
+    "trials": "mled.store.reading",
 }
 
 __all__ = sorted(_PUBLIC)

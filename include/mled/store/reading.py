@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import sqlalchemy as sa
 
-from mled.store import values
+from mled.store import criteria, values
 from mled.store.database import Database, connect
 from mled.store.dialects import StoreError
 from mled.store.schema import Attempt, Dataset, Experiment, Hyperparameter, Metric, Model, Trial
@@ -38,17 +38,25 @@ def find_experiment(database: Database, name: str) -> sa.Row:
     return row
 
 
-def trials(experiment: str, *, database: Database | None = None) -> pd.DataFrame:
+def trials(
+    experiment: str, where: str | None = None, *, database: Database | None = None
+) -> pd.DataFrame:
     """The trials of an experiment, one row each, indexed by `trial_id`.
+
+    `where` keeps those that meet criteria, such as `params.lr < 0.01 and state == "finished"`
+    (see `criteria.py`).
 
     Columns: `state`, `seed`, `repeat`, `attempt`, `started_at` and `ended_at` (UTC),
     `duration_s`, `error_message`, and `params.<name>` for each hyperparameter.
 
     Raises:
         StoreError: there is no such experiment.
+        InvalidValue: the criteria cannot be read.
     """
     database = database or connect()
-    experiment_id = find_experiment(database, experiment).id
+    picked = [Trial.experiment_id == find_experiment(database, experiment).id]
+    if where is not None:
+        picked.append(criteria.where(where))
     query = (
         sa.select(
             Trial.id.label("trial_id"),
@@ -62,7 +70,7 @@ def trials(experiment: str, *, database: Database | None = None) -> pd.DataFrame
             Attempt.error_message,
         )
         .outerjoin(Attempt, sa.and_(Attempt.trial_id == Trial.id, Attempt.number == Trial.attempt))
-        .where(Trial.experiment_id == experiment_id)
+        .where(*picked)
         .order_by(Trial.id)
     )
     params = (
@@ -74,7 +82,7 @@ def trials(experiment: str, *, database: Database | None = None) -> pd.DataFrame
             Hyperparameter.text,
         )
         .join(Trial)
-        .where(Trial.experiment_id == experiment_id)
+        .where(*picked)
     )
     with database.read() as connection:
         frame = pd.DataFrame(connection.execute(query).mappings().all()).convert_dtypes()
@@ -118,18 +126,20 @@ def leaderboard(
     *,
     by: str | int = "best",
     n: int = 10,
+    where: str | None = None,
     database: Database | None = None,
 ) -> pd.DataFrame:
     """The `n` best finished trials of an experiment, best first, with their hyperparameters.
 
     `metric` is the experiment's objective by default. `by` says which of a trial's points
-    counts: "best" (by the experiment's direction), "last", or the number of a step.
+    counts: "best" (by the experiment's direction), "last", or the number of a step. `where` keeps
+    the trials that meet criteria, as in `trials`.
 
     Columns: `value`, `step`, and those of `trials`; indexed by `trial_id`.
 
     Raises:
         StoreError: there is no such experiment, or it has no objective and none is given.
-        InvalidValue: `by` is none of these.
+        InvalidValue: `by` is none of these, or the criteria cannot be read.
     """
     database = database or connect()
     row = find_experiment(database, experiment)
@@ -165,6 +175,8 @@ def leaderboard(
             Metric.number.is_not(None),
         )
     )
+    if where is not None:
+        ranked = ranked.where(criteria.where(where))
     if isinstance(by, int):
         ranked = ranked.where(Metric.step == by)
     ranked = ranked.subquery()
@@ -177,4 +189,4 @@ def leaderboard(
     with database.read() as connection:
         rows = connection.execute(best).all()
     frame = pd.DataFrame(rows, columns=["trial_id", "value", "step"]).set_index("trial_id")
-    return frame.join(trials(experiment, database=database))
+    return frame.join(trials(experiment, where, database=database))
