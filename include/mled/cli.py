@@ -132,6 +132,6 @@ def main() -> None:
     """Run the command; an error that a person can mend is one line, without a traceback."""
     try:
         mled()
-    except (RuntimeError, mled_settings.SettingsError, TimeoutError) as error:
+    except (RuntimeError, OSError, mled_settings.SettingsError) as error:
         click.echo(f"mled: {error}", err=True)
         sys.exit(1)

@@ -349,7 +349,10 @@ def main() -> int:
         sys.path[0] = str(ROOT / "include")
         from mled import settings
 
-        log = settings.load().logs / "install.log"
+        try:
+            log = settings.load().logs / "install.log"
+        except settings.SettingsError as error:
+            raise InstallError(str(error)) from None
         log.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time():
             install(log, with_tests=arguments.tests)
@@ -357,7 +360,7 @@ def main() -> int:
                 install_chromium(log)
             if arguments.lock:
                 lock(log)
-    except (InstallError, ValueError) as error:
+    except InstallError as error:
         print(f"make: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -25,6 +25,14 @@ def test_a_python_that_is_not_there_is_named():
     assert "python9.9 is not there" in done.stderr and "PYTHON=/path/to/python3.11" in done.stderr
 
 
+def test_a_wrong_setting_stops_the_installation_in_one_line(monkeypatch):
+    monkeypatch.setenv("MLED_WORKERS", "many")
+    done = _make("-s", "install")
+    assert done.returncode != 0
+    assert done.stderr.startswith("make: MLED_WORKERS='many' is not a whole number")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_benchmark_needs_a_name():
     assert "make bench NAME=" in _make("bench").stderr
 

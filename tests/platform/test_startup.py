@@ -86,6 +86,13 @@ def test_a_wrong_setting_is_one_line_without_a_traceback(home):
     assert done.stderr.count("\n") == 1 and "MLED_AIRFLOW_PORT='http'" in done.stderr
 
 
+def test_a_home_that_cannot_be_made_is_one_line_without_a_traceback(tmp_path):
+    (tmp_path / "file").touch()
+    done = _mled("up", MLED_HOME=str(tmp_path / "file" / "home"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "Not a directory" in done.stderr
+
+
 def test_an_unknown_log_is_refused_with_those_there_are(home):
     done = _mled("logs", "webserver")
     assert done.returncode != 0 and "webserver: the logs are api-server" in done.stderr
