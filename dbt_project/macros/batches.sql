@@ -25,7 +25,7 @@
         {%- do run_query("update bookkeeping.published_batch set batch_id = -1") -%}
     {%- endif -%}
     {%- set newest = run_query(
-        "select max(regexp_extract(file, 'batch_id=(\d+)', 1)::bigint) from glob('"
+        "select max(regexp_extract(file, 'batch_id=([0-9]+)', 1)::bigint) from glob('"
         ~ committed ~ "/batch_id=*/manifest.json')"
     ).columns[0].values()[0] -%}
     {%- if newest is none -%}
@@ -80,11 +80,8 @@
 {% macro record_batch() %}
     {#- Run as a post-hook: it commits together with the rows. -#}
     {%- set parents = [] -%}
-    {%- for node in model.depends_on.nodes if node in graph.nodes -%}
-        {%- set parent = graph.nodes[node] -%}
-        {%- if parent.config.materialized == 'incremental' -%}
-            {%- do parents.append("'" ~ parent.schema ~ "." ~ parent.alias ~ "'") -%}
-        {%- endif -%}
+    {%- for parent in incremental_parents() -%}
+        {%- do parents.append("'" ~ parent.schema ~ "." ~ parent.alias ~ "'") -%}
     {%- endfor -%}
     insert or replace into bookkeeping.applied_batch
     select '{{ this.schema }}.{{ this.identifier }}', min(batch_id)

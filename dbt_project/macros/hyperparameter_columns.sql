@@ -18,7 +18,7 @@
 
 {% macro hyperparameter_column(column) %}
     {#- The value of one registered hyperparameter, from the rows of one trial. -#}
-    {%- set named = "name = '" ~ dbt.escape_single_quotes(column.name) ~ "' and fits" -%}
+    {%- set named = "hyperparameter = '" ~ dbt.escape_single_quotes(column.name) ~ "' and fits" -%}
     {%- if column.data_type == 'DOUBLE' -%}
     max(number) filter (where {{ named }})
     {%- elif column.data_type == 'BOOLEAN' -%}

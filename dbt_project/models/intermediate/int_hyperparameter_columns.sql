@@ -15,12 +15,12 @@ known as (
 -- A null tells nothing of a type: the name waits for a value.
 unknown as (
 
-    select name, kind, batch_id from {{ ref('int_hyperparameters') }}
+    select hyperparameter as name, kind, batch_id from {{ ref('int_hyperparameters') }}
     where
         batch_id > {{ applied_batch() }}
         and not is_deleted
         and kind <> 'null'
-        and name not in (select name from known)
+        and hyperparameter not in (select name from known)
 
 ),
 

@@ -1,4 +1,4 @@
-{%- set key = ['trial_id', 'name'] -%}
+{%- set key = ['trial_id', 'hyperparameter'] -%}
 
 {{ config(unique_key=key) }}
 

@@ -48,7 +48,8 @@ hyperparameters as (
             false
         ) or hyperparameters.kind = 'null' as fits
     from {{ ref('int_hyperparameters') }} as hyperparameters
-    left join {{ ref('int_hyperparameter_columns') }} as registry using (name)
+    left join {{ ref('int_hyperparameter_columns') }} as registry
+        on hyperparameters.hyperparameter = registry.name
 
 ),
 
@@ -108,14 +109,14 @@ hyperparameters_by_trial as (
     select
         trial_id,
         string_agg(
-            name || '=' || case when length(value) > 40 then left(value, 39) || '…' else value end,
-            ', ' order by name
+            hyperparameter || '=' || case when length(value) > 40 then left(value, 39) || '…' else value end,
+            ', ' order by hyperparameter
         ) as hyperparameters,
         {% for column in columns -%}
         {{ hyperparameter_column(column) }},
         {% endfor -%}
         map_from_entries(
-            list({'k': name, 'v': value} order by name) filter (where not fits)
+            list({'k': hyperparameter, 'v': value} order by hyperparameter) filter (where not fits)
         ) as hyperparameters_other
     from hyperparameters
     where not is_deleted and trial_id in (select trial_id from changed_trials)

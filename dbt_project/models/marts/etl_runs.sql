@@ -1,9 +1,4 @@
-{{
-    config(
-        unique_key='etl_run_id',
-        pre_hook="{{ forget_deleted(ref('int_etl_runs'), ['etl_run_id']) }}",
-    )
-}}
+{{ config(unique_key='etl_run_id') }}
 
 with
 

@@ -1,12 +1,4 @@
-{{
-    config(
-        unique_key=['trial_id', 'metric', 'step'],
-        pre_hook=[
-            "{{ forget_deleted(ref('int_metrics'), ['trial_id', 'metric', 'step']) }}",
-            "{{ forget_deleted(ref('int_trial_attributes'), ['trial_id']) }}",
-        ],
-    )
-}}
+{{ config(unique_key=['trial_id', 'metric', 'step'], on_schema_change='append_new_columns') }}
 
 with
 

@@ -1,18 +1,8 @@
-{%- set parents = ['int_trial_attributes', 'int_trial_metrics'] -%}
-
-{{
-    config(
-        unique_key=['trial_id', 'hyperparameter', 'metric'],
-        pre_hook="{{ forget_changed_trials("
-        ~ parents
-        ~ ") }}",
-    )
-}}
+{{ config(unique_key=['trial_id', 'hyperparameter', 'metric']) }}
 
 with
 
-changed as (
-{{ changed_trials(parents) }}
+changed as ({{ changed_trials(['int_trial_attributes', 'int_trial_metrics']) }}
 
 ),
 
@@ -40,7 +30,7 @@ final as (
 
     select
         trials.trial_id,
-        hyperparameters.name as hyperparameter,
+        hyperparameters.hyperparameter,
         metrics.metric,
         trials.experiment,
         trials.author,

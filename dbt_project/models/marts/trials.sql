@@ -1,13 +1,4 @@
-{%- set parents = ['int_trial_attributes', 'int_trial_metrics', 'int_attempts'] -%}
-
-{{
-    config(
-        unique_key='trial_id',
-        pre_hook="{{ forget_changed_trials("
-        ~ parents
-        ~ ") }}",
-    )
-}}
+{{ config(unique_key='trial_id') }}
 
 with
 
@@ -17,8 +8,7 @@ attributes as (
 
 ),
 
-changed as (
-{{ changed_trials(parents) }}
+changed as ({{ changed_trials(['int_trial_attributes', 'int_trial_metrics', 'int_attempts']) }}
 
 ),
 

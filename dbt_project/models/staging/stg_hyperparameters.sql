@@ -9,10 +9,11 @@ source as (
 renamed as (
 
     select
+        name as hyperparameter,
         {{ number_or_nan("not is_deleted and kind = 'number'") }} as number,
         {{ value_as_text() }} as value,
         make_timestamp(created_at) as created_at,
-        * exclude (number, "text", created_at)
+        * exclude (name, number, "text", created_at)
     from source
 
 )

@@ -1,0 +1,40 @@
+"""Tests of the warehouse share one home, so that dbt parses its project once.
+
+The store and everything that the pipeline writes are new for each test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("lab")
+
+
+@pytest.fixture
+def home(tmp_path_factory, tmp_path, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "warehouse-home"
+    for name in ("staging", "warehouse"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    monkeypatch.setenv("MLED_HOME", str(folder))
+    monkeypatch.setenv("MLED_STORE_URL", f"sqlite:///{tmp_path / 'store.db'}")
+    return folder
+
+
+@pytest.fixture
+def lab(settings):
+    from lab import Lab
+
+    return Lab(settings)
+
+
+@pytest.fixture
+def etl(settings):
+    """Runs the whole pipeline; returns its report."""
+    from mled.warehouse.pipeline import run_etl
+
+    return lambda: run_etl(settings)

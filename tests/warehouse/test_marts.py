@@ -1,0 +1,146 @@
+"""The marts equal the join of the store, whatever happens to its rows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import sqlalchemy as sa
+from lab import check, mart
+
+from mled.store.schema import Attempt, Author, Experiment, Hyperparameter, Metric, Trial
+
+
+@pytest.fixture
+def filled(lab, etl):
+    """Two experiments of three trials, loaded; their ids."""
+    experiments = [lab.experiment(), lab.experiment(direction="minimize")]
+    for experiment in experiments:
+        for c in (0.1, 1, 10):
+            trial = lab.trial(experiment, {"C": c, "kernel": "rbf"})
+            lab.log(trial, "accuracy", {step: step / 10 + c / 100 for step in range(5)})
+            lab.log(trial, "seconds", {0: 1.5})
+    etl()
+    return experiments
+
+
+def stale(settings, batch_id):
+    """Rows of the wide mart that no batch since `batch_id` has touched."""
+    return mart(settings, f"select count(*) from marts.metrics_wide where batch_id <= {batch_id}")
+
+
+def test_first_load_then_nothing_then_one_changed_trial(settings, lab, etl, filled):
+    check(settings)
+    newest = mart(settings, "select max(batch_id) from marts.metrics_wide")[0][0]
+
+    assert etl().rows_changed == 0
+    check(settings)
+
+    lab.log(2, "accuracy", {5: 0.9})
+    report = etl()
+    assert report.rows_changed == 1
+    assert report.tables["metric"] == {"inserted": 1, "updated": 0, "deleted": 0}
+    check(settings)
+    changed = mart(
+        settings, f"select trial_id, step from marts.metrics_wide where batch_id > {newest}"
+    )
+    assert changed == [(2, 5)]
+
+
+def test_deleted_points_and_trials_disappear_and_come_back(settings, lab, etl, filled):
+    lab.delete(Metric, Metric.trial_id == 1, Metric.step >= 2)
+    lab.delete(Metric, Metric.trial_id == 2, Metric.name == "seconds")
+    lab.delete(Trial, Trial.id == 3)
+    etl()
+    check(settings)
+    assert mart(settings, "select count(*) from marts.metrics_wide where trial_id = 3") == [(0,)]
+    assert mart(settings, "select count(*) from marts.trials where trial_id = 3") == [(0,)]
+
+    lab.log(1, "accuracy", {3: 0.75})
+    lab.log(2, "seconds", {0: 2.5})
+    etl()
+    check(settings)
+
+
+def test_deleted_and_written_again_in_one_window(settings, lab, etl, filled):
+    lab.delete(Metric, Metric.trial_id == 1, Metric.step == 2)
+    lab.log(1, "accuracy", {2: 0.99, 7: 0.5})
+    lab.delete(Metric, Metric.trial_id == 1, Metric.step == 7)
+    etl()
+    check(settings)
+
+
+def test_a_changed_attribute_reaches_every_row(settings, lab, etl, filled):
+    lab.update(Author, 1, name="somebody else")
+    lab.update(Experiment, filled[1], name="renamed", objective="seconds", direction="maximize")
+    lab.update(Trial, 1, state="failed")
+    lab.update(Trial, 2, experiment_id=filled[1])
+    etl()
+    check(settings)
+
+    with lab.database.write() as connection:
+        connection.execute(sa.update(Attempt).where(Attempt.trial_id == 5).values(host="there"))
+    lab.delete(Hyperparameter, Hyperparameter.trial_id == 4, Hyperparameter.name == "kernel")
+    etl()
+    check(settings)
+
+
+def test_odd_values_arrive_as_they_are(settings, lab, etl):
+    experiment = lab.experiment()
+    odd = {"nan": math.nan, "inf": math.inf, "big": 2**60, "none": None, "flag": True}
+    trial = lab.trial(experiment, odd | {"text": "it's", "list": [1, {"a": None}], "small": 1e-7})
+    lab.log(trial, "accuracy", {0: math.nan, 1: -math.inf, 2: 0.1 + 0.2, 3: True, 4: 5e-324})
+    lab.log(trial, "report", {0: "nan", 1: {"f1": [0.5, None]}, 2: None})
+    lab.trial(lab.experiment(), {"nan": 1.0})
+    etl()
+    check(settings)
+    found = mart(
+        settings,
+        "select value from marts.metrics_wide where metric = 'accuracy' order by step",
+    )
+    assert math.isnan(found[0][0])
+    assert [value for (value,) in found[1:]] == [-math.inf, 0.1 + 0.2, 1.0, 5e-324]
+    row = mart(
+        settings,
+        "select distinct hp_nan, hp_inf, hp_big, hp_flag, hp_text, hp_list, hp_small "
+        "from marts.metrics_wide",
+    )
+    assert math.isnan(row[0][0])
+    assert row[0][1:] == (math.inf, float(2**60), True, "it's", '[1,{"a":null}]', 1e-7)
+
+
+def test_new_hyperparameters_get_columns_that_keep_their_meaning(settings, lab, etl):
+    def value(column, trial):
+        return mart(
+            settings, f"select distinct {column} from marts.metrics_wide where trial_id = {trial}"
+        )
+
+    def logged(hyperparameters):
+        trial = lab.trial(experiment, hyperparameters)
+        lab.log(trial, "accuracy", {0: 0.5})
+        return trial
+
+    experiment = lab.experiment()
+    first = logged({"lr": 0.1, "depth": None})
+    etl()
+    assert value("hp_lr", first) == [(0.1,)]
+
+    second = logged({"LR": 0.2, "lr": "auto", "depth": 3})
+    etl()
+    check(settings)
+    assert value("hp_lr, hp_lr__2, hp_depth", first) == [(0.1, None, None)]
+    # A value that does not fit the type of its column is not lost.
+    assert value("hp_lr, hp_lr__2, hp_depth, hyperparameters_other['lr']", second) == [
+        (None, 0.2, 3.0, "auto")
+    ]
+
+
+def test_a_rebuild_from_staging_gives_the_same_mart(settings, lab, etl, filled):
+    lab.delete(Trial, Trial.id == 3)
+    lab.log(1, "accuracy", {2: 0.99})
+    etl()
+    from mled.warehouse import dbt
+
+    dbt.build(settings, "--full-refresh")
+    etl()
+    check(settings)
