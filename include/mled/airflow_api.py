@@ -107,6 +107,12 @@ class Airflow:
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self._call("GET", path, params={"deserialize": False})["value"]
 
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """The log of one try of an unmapped task, as the UI shows it."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        lines = self._call("GET", path, params={"full_content": True})["content"]
+        return "\n".join(line if isinstance(line, str) else line["event"] for line in lines)
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         if not self._token:
             self._log_in()

@@ -128,8 +128,6 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         "LOGGING__BASE_LOG_FOLDER": str(settings.logs / "airflow"),
         "LOGGING__DAG_PROCESSOR_LOG_TARGET": "stdout",
         "LOGGING__COLORED_CONSOLE_LOG": "False",
-        "LOGGING__WORKER_LOG_SERVER_PORT": str(settings.log_port),
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(settings.triggerer_log_port),
         # The API server reads the logs from the disk: Airflow's log servers, which would listen
         # on every interface, are not started, and their absence is no error.
         "LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",

@@ -32,8 +32,6 @@ class Settings:
     host: str = _setting("127.0.0.1", "address the web servers bind to")
     airflow_port: int = _setting(8080, "port of the Airflow UI and API", 1)
     superset_port: int = _setting(8088, "port of Superset", 1)
-    log_port: int = _setting(8793, "port on which the scheduler serves task logs", 1)
-    triggerer_log_port: int = _setting(8794, "port on which the triggerer serves its logs", 1)
     store_url: str = _setting("", "SQLAlchemy URL of the store; empty: SQLite in the home folder")
     workers: int = _setting(os.cpu_count() or 1, "trials that train at the same time", 1)
     max_trials: int = _setting(100_000, "most trials one grid may have", 1)
