@@ -5,6 +5,7 @@ The store and everything that the pipeline writes are new for each test.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from pathlib import Path
@@ -37,4 +38,4 @@ def etl(settings):
     """Runs the whole pipeline; returns its report."""
     from mled.warehouse.pipeline import run_etl
 
-    return lambda: run_etl(settings)
+    return functools.partial(run_etl, settings)

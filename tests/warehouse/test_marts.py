@@ -24,11 +24,6 @@ def filled(lab, etl):
     return experiments
 
 
-def stale(settings, batch_id):
-    """Rows of the wide mart that no batch since `batch_id` has touched."""
-    return mart(settings, f"select count(*) from marts.metrics_wide where batch_id <= {batch_id}")
-
-
 def test_first_load_then_nothing_then_one_changed_trial(settings, lab, etl, filled):
     check(settings)
     newest = mart(settings, "select max(batch_id) from marts.metrics_wide")[0][0]
@@ -139,8 +134,5 @@ def test_a_rebuild_from_staging_gives_the_same_mart(settings, lab, etl, filled):
     lab.delete(Trial, Trial.id == 3)
     lab.log(1, "accuracy", {2: 0.99})
     etl()
-    from mled.warehouse import dbt
-
-    dbt.build(settings, "--full-refresh")
-    etl()
+    etl(full_refresh=True)
     check(settings)

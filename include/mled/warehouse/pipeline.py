@@ -42,14 +42,14 @@ class Run:
             batch = extract(self._settings)
             self._recorder.extracted(batch)
 
-    def build(self) -> None:
-        """Apply the batches to the marts.
+    def build(self, full_refresh: bool = False) -> None:
+        """Apply the batches to the marts; with `full_refresh`, all of them to empty ones.
 
         Raises:
             WarehouseError: see `mled.warehouse.dbt`.
         """
         with self._recorder.stage("dbt"):
-            dbt.build(self._settings)
+            dbt.build(self._settings, *(["--full-refresh"] if full_refresh else []))
 
     def built(self, target: Path) -> None:
         """Record a dbt run that somebody else started, from what it wrote into `target`."""
@@ -75,10 +75,11 @@ class Run:
         return self._recorder.report()
 
 
-def run_etl(settings: Settings | None = None) -> Report:
+def run_etl(settings: Settings | None = None, full_refresh: bool = False) -> Report:
     """Run the whole pipeline in this process.
 
-    Whatever an earlier run left undone, by an error or a kill, this one does.
+    Whatever an earlier run left undone, by an error or a kill, this one does. With `full_refresh`
+    the marts are built anew from all batches in staging, as after a change of the dbt project.
 
     Raises:
         WarehouseError: another ETL is at work, or a stage failed.
@@ -91,7 +92,7 @@ def run_etl(settings: Settings | None = None) -> Report:
         run.begin()
         try:
             run.extract()
-            run.build()
+            run.build(full_refresh)
             run.publish()
         finally:
             report = run.end()
