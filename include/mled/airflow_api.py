@@ -110,8 +110,14 @@ class Airflow:
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
         """The log of one try of an unmapped task, as the UI shows it."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        lines = self._call("GET", path, params={"full_content": True})["content"]
-        return "\n".join(line if isinstance(line, str) else line["event"] for line in lines)
+        lines = []
+        for entry in self._call("GET", path, params={"full_content": True})["content"]:
+            if isinstance(entry, str):
+                lines.append(entry)
+                continue
+            errors = entry.get("error_detail") or []
+            lines += [entry["event"], *(f"{e['exc_type']}: {e['exc_value']}" for e in errors)]
+        return "\n".join(lines)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         if not self._token:
