@@ -70,7 +70,7 @@ def parse(settings: Settings) -> None:
     Raises:
         WarehouseError: the project has an error; the message shows what dbt says of it.
     """
-    command = [Path(sys.executable).with_name("dbt"), "parse", "--quiet"]
+    command = [Path(sys.executable).with_name("dbt"), "parse", "--quiet", "--no-use-colors"]
     outcome = subprocess.run(
         command, env={**os.environ, **environment(settings)}, capture_output=True, text=True
     )
