@@ -1,11 +1,15 @@
 """Imported by every Airflow process when it starts.
 
-In the scheduler, and only there, it imports the libraries that trials need: the scheduler's
+It says how Airflow connects to its database. In the scheduler, and only there, it also imports the libraries that trials need: the scheduler's
 children run the tasks and inherit what it has imported, which spares each task a second of
 CPU time. Our own modules are left out, so that a change to them counts from the next task on.
 """
 
 import os
+
+# Seconds that a writer waits for another one's lock on Airflow's own SQLite database. The default
+# of 5 is too short on a busy machine: a request then fails with "database is locked".
+DATABASE_CONNECT_ARGS = {"timeout": 60}
 
 if os.environ.get("MLED_PRELOAD"):
     import pandas  # noqa: F401

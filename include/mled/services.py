@@ -111,6 +111,8 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_passwords(settings)),
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{settings.airflow_home / 'airflow.db'}",
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "airflow_local_settings.DATABASE_CONNECT_ARGS",
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": "airflow_local_settings.DATABASE_CONNECT_ARGS",
         "API__HOST": settings.host,
         "API__PORT": str(settings.airflow_port),
         "API__BASE_URL": api,
