@@ -1,8 +1,9 @@
 """Imported by every Airflow process when it starts.
 
-It says how Airflow connects to its database. In the scheduler, and only there, it also imports the libraries that trials need: the scheduler's
-children run the tasks and inherit what it has imported, which spares each task a second of
-CPU time. Our own modules are left out, so that a change to them counts from the next task on.
+It says how Airflow connects to its database. In the scheduler, and only there, it also imports the
+libraries that trials need: the scheduler's children run the tasks and inherit what it has
+imported, which spares each task a second of CPU time. Our own modules are left out, so that a
+change to them counts from the next task on.
 """
 
 import os
