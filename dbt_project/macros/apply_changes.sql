@@ -38,8 +38,10 @@
 
 {% macro changed_trials(parents) %}
     {#- Trials that changed in one of the models `parents` in what is not applied yet. -#}
-    {%- for parent in parents %}
+    {%- for parent in parents -%}
     select trial_id from {{ ref(parent) }} where batch_id > {{ applied_batch() }}
-    {{- ' union' if not loop.last }}
-    {%- endfor %}
+    {{- "
+    union
+    " if not loop.last }}
+    {%- endfor -%}
 {% endmacro %}

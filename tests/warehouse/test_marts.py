@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from lab import check, mart
 
 from mled.store.schema import Attempt, Author, Experiment, Hyperparameter, Metric, Trial
+from mled.warehouse import dbt
 
 
 @pytest.fixture
@@ -136,3 +141,17 @@ def test_a_rebuild_from_staging_gives_the_same_mart(settings, lab, etl, filled):
     etl()
     etl(full_refresh=True)
     check(settings)
+
+
+def test_the_project_builds_without_a_warning(settings, etl, filled):
+    """All of it, the unit tests too; `dbt build` as an analyst runs it."""
+    build = subprocess.run(
+        [Path(sys.executable).with_name("dbt"), "build", "--show-all-deprecations"],
+        env={**os.environ, **dbt.environment(settings), "DBT_USE_COLORS": "False"},
+        capture_output=True,
+        text=True,
+    )
+    summary = build.stdout.splitlines()[-1]
+    assert "WARN=0 ERROR=0 SKIP=0" in summary, build.stdout
+    assert "4 unit tests" in build.stdout
+    assert "deprecat" not in build.stdout.lower()

@@ -109,7 +109,9 @@ hyperparameters_by_trial as (
     select
         trial_id,
         string_agg(
-            hyperparameter || '=' || case when length(value) > 40 then left(value, 39) || '…' else value end,
+            hyperparameter
+            || '='
+            || case when length(value) > 40 then left(value, 39) || '…' else value end,
             ', ' order by hyperparameter
         ) as hyperparameters,
         {% for column in columns -%}

@@ -2,7 +2,9 @@
 
 with
 
-changed as ({{ changed_trials(['int_trial_attributes', 'int_trial_metrics']) }}
+changed as (
+
+    {{ changed_trials(['int_trial_attributes', 'int_trial_metrics']) }}
 
 ),
 

@@ -8,7 +8,9 @@ attributes as (
 
 ),
 
-changed as ({{ changed_trials(['int_trial_attributes', 'int_trial_metrics', 'int_attempts']) }}
+changed as (
+
+    {{ changed_trials(['int_trial_attributes', 'int_trial_metrics', 'int_attempts']) }}
 
 ),
 
@@ -69,7 +71,8 @@ ranked as (
     select
         *,
         case
-            when is_ranked then rank() over (partition by experiment_id, is_ranked order by distance)
+            when is_ranked
+                then rank() over (partition by experiment_id, is_ranked order by distance)
         end as experiment_rank
     from with_objective
 
