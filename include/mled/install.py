@@ -37,8 +37,8 @@ TESTS_LOCK = ROOT / "tests" / "requirements.txt"
 SIZE_MB = {MAIN: 3_000, SUPERSET: 1_500}
 STAMP = ".mled-installed"
 TESTS_STAMP = ".mled-tests-installed"
-# The index that --torch-backend uses for the small build of torch, without CUDA.
-TORCH_INDEX = "download.pytorch.org"
+# Debian's packages that some tests need, and a program by which each is known to be there.
+TEST_PACKAGES = {"chromium": "chromium", "postgresql": "pg_lsclusters"}
 # What uv draws in front of the lines of an error.
 TREE = "├╰─▶\N{MULTIPLICATION SIGN} "
 
@@ -229,9 +229,8 @@ class Installer:
         try:
             self.install(environment, "-r", str(lock), "--torch-backend", "cpu")
         except InstallError as error:
-            if TORCH_INDEX not in str(error):
-                raise
-            say(f"  {TORCH_INDEX} cannot be reached: torch comes from the package index (large)")
+            # Where only a mirror of the package index can be reached, it has another build.
+            say(f"  the small build of torch is not to be had, trying the large one ({error})")
             self.install(environment, "-r", str(lock))
 
 
@@ -270,18 +269,19 @@ def install(log: Path, with_tests: bool = False) -> None:
             mark_installed(MAIN, TESTS_LOCK, TESTS_STAMP)
 
 
-def install_chromium(log: Path) -> None:
-    """Install Debian's Chromium for the browser tests, where that is possible and permitted."""
-    if shutil.which("chromium"):
+def install_test_packages(log: Path) -> None:
+    """Install Debian's packages for the tests, where that is possible and permitted."""
+    missing = [name for name, program in TEST_PACKAGES.items() if not shutil.which(program)]
+    if not missing:
         return
     apt = ["apt-get"] if os.geteuid() == 0 else ["sudo", "-n", "apt-get"]
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        with progress("Chromium for the browser tests: apt-get install chromium"):
+        with progress(f"What the tests need of Debian: apt-get install {' '.join(missing)}"):
             run([*apt, "update"], log, environ)
-            run([*apt, "install", "-y", "--no-install-recommends", "chromium"], log, environ)
+            run([*apt, "install", "-y", "--no-install-recommends", *missing], log, environ)
     except (InstallError, FileNotFoundError) as error:
-        say(f"  NO CHROMIUM, SO THE BROWSER TESTS WILL BE SKIPPED: {error}")
+        say(f"  NOT INSTALLED, SO THE TESTS THAT NEED {missing} ARE SKIPPED: {error}")
 
 
 def lock(log: Path) -> None:
@@ -357,7 +357,7 @@ def main() -> int:
         with one_at_a_time():
             install(log, with_tests=arguments.tests)
             if arguments.tests:
-                install_chromium(log)
+                install_test_packages(log)
             if arguments.lock:
                 lock(log)
     except InstallError as error:
