@@ -141,6 +141,8 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         "AIRFLOW_HOME": str(settings.airflow_home),
         **{f"AIRFLOW__{name}": value for name, value in options.items()},
         "COSMOS__ENABLE_TELEMETRY": "False",
+        # Elsewhere two homes on one machine would share it.
+        "AIRFLOW__COSMOS__CACHE_DIR": str(settings.home / "dbt" / "cosmos"),
         "PYTHONUNBUFFERED": "1",
         # airflow_local_settings.py lies there.
         "PYTHONPATH": str(ROOT / "include" / "airflow"),
