@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -126,6 +127,76 @@ def dbt(settings: mled_settings.Settings, arguments: tuple[str, ...]) -> None:
 
     command = str(services.BIN / "dbt")
     os.execve(command, [command, *arguments], services.dbt_environment(settings))
+
+
+@mled.group()
+def store() -> None:
+    """Look after the store: check it, back it up, put a backup back."""
+
+
+@store.command("upgrade")
+@click.pass_obj
+def upgrade_store(settings: mled_settings.Settings) -> None:
+    """Create the store, or bring its schema up to this version's."""
+    from mled.store import migrate
+    from mled.store.database import head
+
+    migrate(settings)
+    click.echo(f"the store's schema is {head()}")
+
+
+@store.command("check")
+@click.pass_obj
+def check_store(settings: mled_settings.Settings) -> None:
+    """Check the store's file and references; fail when something is wrong."""
+    from mled.store import backup, connect
+
+    problems = backup.check(connect(settings))
+    for problem in problems:
+        click.echo(problem)
+    click.echo(f"{len(problems)} problems" if problems else "the store is sound")
+    sys.exit(1 if problems else 0)
+
+
+@store.command("backup")
+@click.pass_obj
+def back_up_store(settings: mled_settings.Settings) -> None:
+    """Copy the store while it is in use, and delete the backups that are too old."""
+    from mled.store import backup
+
+    taken = backup.take(settings)
+    click.echo(f"{taken.path} ({taken.size / 1e6:,.1f} MB)")
+    for old in backup.prune(settings):
+        click.echo(f"deleted {old.path}")
+
+
+@store.command("backups")
+@click.pass_obj
+def list_backups(settings: mled_settings.Settings) -> None:
+    """List the backups, newest first."""
+    from mled.store import backup
+
+    for found in backup.backups(settings):
+        click.echo(
+            f"{found.taken_at:%Y-%m-%d %H:%M:%S} UTC  {found.size / 1e6:10,.1f} MB  {found.path}"
+        )
+
+
+@store.command("restore")
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def restore_store(settings: mled_settings.Settings, path: Path | None, yes: bool) -> None:
+    """Put a backup (the newest by default) in the store's place; the old store is kept."""
+    from mled.store import backup
+
+    found = backup.backups(settings)
+    chosen = path or (found[0].path if found else None)
+    if chosen and not yes:
+        click.confirm(f"Put {chosen} in the place of the store?", abort=True)
+    restored, old = backup.restore(settings, path)
+    click.echo(f"restored {restored.path}" + (f"; the old store is {old}" if old else ""))
+    click.echo("the mart still shows the old store: rebuild it as the next ETL's message says")
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import subprocess
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import mled
 from mled import settings as settings_module
 from mled.store import StoreError, connect, migrate
-from mled.store.database import Database, head, upgrade
+from mled.store.database import Database, _alembic, head, upgrade
 from mled.store.schema import Author, Base
 
 
@@ -129,3 +130,40 @@ def test_a_read_only_store_is_a_clear_error(database, settings, sqlite_only):
     read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
     with pytest.raises(StoreError, match="read-only"), read_only.write() as connection:
         connection.execute(sa.insert(Author).values(name="a"))
+
+
+def test_every_earlier_revision_is_upgraded_with_its_rows(settings):
+    """A store of the first release, filled by its own means, is brought to the newest schema."""
+    database = Database(settings.store)
+    with database.write() as connection:
+        config = _alembic()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in FIRST_RELEASE:
+            connection.exec_driver_sql(statement)
+    with pytest.raises(StoreError, match="run `mled store upgrade`"):
+        connect(settings)
+    upgrade(database)
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert connection.exec_driver_sql("SELECT number FROM metric").scalars().all() == [0.5]
+        assert connection.exec_driver_sql("SELECT name FROM author").scalars().all() == ["Ada"]
+    with database.write() as connection:
+        connection.execute(sa.update(Author).values(name="Grace"))
+    with database.read() as connection:
+        assert connection.execute(sa.select(Author.updated_at)).scalar() > 5
+    assert len(database.identity()) == 36
+
+
+FIRST_RELEASE = (
+    "INSERT INTO clock (id, store_id, last_us, is_open) VALUES "
+    "(1, '00000000-0000-0000-0000-000000000001', 5, false)",
+    "INSERT INTO author (id, name, created_at, updated_at) VALUES (1, 'Ada', 1, 1)",
+    "INSERT INTO dataset (id, name, version, updated_at) VALUES (1, 'digits', 'v1', 2)",
+    "INSERT INTO model (id, name, updated_at) VALUES (1, 'svm', 3)",
+    "INSERT INTO experiment (id, name, author_id, dataset_id, model_id, updated_at) "
+    "VALUES (1, 'study', 1, 1, 1, 4)",
+    "INSERT INTO trial (id, experiment_id, identity, seed, hyperparameters, updated_at) "
+    "VALUES (1, 1, 'abc', 0, '{}', 5)",
+    "INSERT INTO metric (trial_id, name, step, number, updated_at) VALUES (1, 'loss', 0, 0.5, 5)",
+)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
@@ -61,6 +62,33 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def write_points(self, connection: Connection, rows: Sequence[tuple], stamp: int) -> None:
         """Insert or replace metric points `(trial_id, name, step, number, text)`."""
+
+    backup_suffix: str
+    """Ending of a backup file's name."""
+
+    @abc.abstractmethod
+    def backup(self, url: URL, path: Path) -> None:
+        """Write a checked copy of the store, as it is at this moment, to `path`.
+
+        Raises:
+            StoreError: the store cannot be read, or the copy is damaged.
+        """
+
+    @abc.abstractmethod
+    def restore(self, url: URL, path: Path, label: str) -> Path | None:
+        """Put a backup in the store's place, with a new identity.
+
+        What lay there is kept under a name with `label`.
+
+        Returns where that is now; None when there was nothing, or it is on a server.
+
+        Raises:
+            StoreError: the backup is damaged, or a program has the store open.
+        """
+
+    @abc.abstractmethod
+    def check(self, connection: Connection) -> list[str]:
+        """What is wrong with the store; an empty list when nothing is."""
 
     @abc.abstractmethod
     def explain(self, error: sa.exc.DBAPIError, url: URL) -> str | None:

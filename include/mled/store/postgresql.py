@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Connection, Engine
 
-from mled.store.dialects import Dialect
-from mled.store.schema import STAMPED, Clock, Metric, MetricChange
+from mled.store.dialects import Dialect, StoreError
+from mled.store.schema import STAMPED, Base, Clock, Metric, MetricChange
 
 # Writers run side by side, so a stamp may be committed after a larger one. Before its first stamp
 # a transaction therefore announces the clock's value, as the key of an advisory lock that lasts
@@ -98,6 +101,32 @@ def _triggers(table: Table) -> Iterator[str]:
     )
 
 
+def _client(url: URL, program: str, *arguments: str) -> None:
+    """Run one of PostgreSQL's own client programs against the server of a URL."""
+    environment = {
+        "PGHOST": url.host,
+        "PGPORT": url.port and str(url.port),
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+    }
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            env=os.environ | {name: value for name, value in environment.items() if value},
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        raise StoreError(
+            f"{program} is not installed: install PostgreSQL's client programs "
+            "(Debian: apt-get install postgresql-client)"
+        ) from None
+    if done.returncode:
+        problem = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise StoreError(f"{program} failed for {url.render_as_string()}: {problem}")
+
+
 class PostgreSQL(Dialect):
     """Each transaction commits by itself; `synchronous_commit` stays as the server has it."""
 
@@ -179,6 +208,37 @@ class PostgreSQL(Dialect):
             ),
             [{"trial_id": trial, "updated_at": stamp} for trial in {row[0] for row in rows}],
         )
+
+    backup_suffix = "dump"
+
+    def backup(self, url: URL, path: Path) -> None:
+        _client(url, "pg_dump", "--format=custom", f"--file={path}")
+        _client(url, "pg_restore", "--list", str(path))
+
+    def restore(self, url: URL, path: Path, label: str) -> Path | None:
+        _client(url, "pg_restore", "--list", str(path))
+        options = (
+            "--clean",
+            "--if-exists",
+            "--single-transaction",
+            "--no-owner",
+            "--exit-on-error",
+        )
+        _client(url, "pg_restore", *options, f"--dbname={url.database}", str(path))
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(sa.update(Clock).values(store_id=str(uuid.uuid4())))
+        engine.dispose()
+        return None
+
+    def check(self, connection: Connection) -> list[str]:
+        # Reading every row of every table makes the server verify its pages' checksums.
+        try:
+            for table in Base.metadata.sorted_tables:
+                connection.exec_driver_sql(f"SELECT count(t) FROM {table.name} AS t")
+        except sa.exc.DBAPIError as error:
+            return [str(error.orig).strip()]
+        return []
 
     def explain(self, error: sa.exc.DBAPIError, url: URL) -> str | None:
         text = str(error.orig).strip().splitlines()[0] if str(error.orig) else ""

@@ -351,6 +351,26 @@ class EtlRun(Numbered, Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
+class MaintenanceRun(Numbered, Base):
+    """One run of the daily maintenance: what it checked, copied and deleted, how it ended."""
+
+    __tablename__ = "maintenance_run"
+    __table_args__ = (
+        CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
+        CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended"),
+        {"sqlite_autoincrement": True},
+    )
+    state: Mapped[str] = mapped_column(Name)
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    ended_at: Mapped[int | None] = mapped_column(BigInteger)
+    orphans: Mapped[int | None] = mapped_column(BigInteger)
+    problems: Mapped[list | None] = mapped_column(JSON)
+    backup_path: Mapped[str | None] = mapped_column(Text)
+    backup_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    backups_deleted: Mapped[int | None] = mapped_column(BigInteger)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
 STAMPED = tuple(
     table
     for table in Base.metadata.sorted_tables

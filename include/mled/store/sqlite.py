@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine
 
-from mled.store.dialects import Dialect
+from mled.store.dialects import Dialect, StoreError
 from mled.store.schema import STAMPED, Clock, Metric, MetricChange
 
 _NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
@@ -69,6 +74,29 @@ def triggers() -> Iterator[tuple[str, str]]:
             f"INSERT INTO tombstone (table_name, key, updated_at) "
             f"SELECT '{t}', json_object({key_json}), last_us FROM clock; END",
         )
+
+
+def _problems(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite's own checks say of a database's pages, indexes and foreign keys."""
+    try:
+        found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
+        orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(10)
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line for line in found if line != "ok"] + [
+        f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is not there" for row in orphans
+    ]
+
+
+def _users(files: list[Path]) -> list[str]:
+    """Other processes that have one of the files open, as "name (number)"."""
+    wanted = {str(file.resolve()) for file in files}
+    users = []
+    for process in psutil.process_iter(["pid", "name"]):
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and any(f.path in wanted for f in process.open_files()):
+                users.append(f"{process.info['name']} ({process.pid})")
+    return users
 
 
 class SQLite(Dialect):
@@ -153,6 +181,51 @@ class SQLite(Dialect):
             ),
             [{"trial_id": trial, "updated_at": stamp} for trial in trials],
         )
+
+    backup_suffix = "db"
+
+    def backup(self, url: URL, path: Path) -> None:
+        with (
+            contextlib.closing(sqlite3.connect(url.database)) as source,
+            contextlib.closing(sqlite3.connect(path)) as copy,
+        ):
+            try:
+                source.backup(copy)
+                # One file, with nothing beside it; whoever puts it to use has another store.
+                copy.execute("PRAGMA journal_mode = DELETE")
+                copy.execute("UPDATE clock SET store_id = ?", (str(uuid.uuid4()),))
+                copy.commit()
+            except sqlite3.Error as error:
+                raise StoreError(f"the store cannot be copied, or is damaged: {error}") from error
+            if problems := _problems(copy):
+                raise StoreError(f"the store is damaged, and so is its copy: {problems[0]}")
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+
+    def restore(self, url: URL, path: Path, label: str) -> Path | None:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as backup:
+            if problems := _problems(backup):
+                raise StoreError(f"the backup {path} is damaged: {problems[0]}")
+        store = Path(url.database)
+        files = [store, *(store.with_name(store.name + end) for end in ("-wal", "-shm"))]
+        if users := _users(files):
+            raise StoreError(f"the store is in use by {', '.join(users)}: stop them (make down)")
+        store.parent.mkdir(parents=True, exist_ok=True)
+        aside = store.with_name(f".{store.name}.part")
+        shutil.copyfile(path, aside)
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        old = None
+        for file in files:
+            if file.exists():
+                moved = file.with_name(file.name.replace(store.name, f"{store.name}.{label}"))
+                file.rename(moved)
+                old = old or moved
+        aside.rename(store)
+        return old
+
+    def check(self, connection: Connection) -> list[str]:
+        return _problems(connection.connection.dbapi_connection)
 
     def explain(self, error: sa.exc.DBAPIError, url: URL) -> str | None:
         text = str(error.orig)
