@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 
 _PUBLIC = {
+    "EpochLog": "mled.capture",
     "DatasetVersion": "mled.store.experiments",
     "InvalidValue": "mled.store.values",
     "ModelKind": "mled.store.experiments",
@@ -22,6 +23,7 @@ _PUBLIC = {
     "experiment": "mled.store.experiments",
     "leaderboard": "mled.store.reading",
     "trials": "mled.store.reading",
+    "watch": "mled.capture",
 }
 
 __all__ = sorted(_PUBLIC)

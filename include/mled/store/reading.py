@@ -109,7 +109,7 @@ def curves(
     database = database or connect()
     query = (
         sa.select(Metric.trial_id, Metric.name, Metric.step, Metric.number)
-        .where(Metric.trial_id.in_(list(trial_ids)), Metric.text.is_(None))
+        .where(Metric.trial_id.in_([int(id) for id in trial_ids]), Metric.text.is_(None))
         .order_by(Metric.trial_id, Metric.name, Metric.step)
     )
     if metrics:

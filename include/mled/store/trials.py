@@ -184,6 +184,11 @@ class Trial:
             raise self._failure
         if self._failure is not None:
             self.flush()
+        if self._buffer(metrics, step):
+            self.flush()
+
+    def _buffer(self, metrics: Mapping[str, Any], step: int | None) -> bool:
+        """Check points and add them to the buffer; whether it is full now."""
         if step is not None and (type(step) is not int or not 0 <= step < STEPS):
             step = _check_step(step)
         new = []
@@ -197,9 +202,17 @@ class Trial:
             for name, at, point in new:
                 self._points[name, at] = point
                 self._next_step[name] = at + 1
-            full = len(self._points) >= self._settings.flush_points
-        if full:
-            self.flush()
+            return len(self._points) >= self._settings.flush_points
+
+    def amend(self, metrics: Mapping[str, Any]) -> None:
+        """Add a point of each metric, at its next step, to a trial that has ended.
+
+        Raises:
+            InvalidValue: a name or value cannot be kept; then none of them is recorded.
+            Superseded: a newer attempt of the trial has begun.
+        """
+        self._buffer(metrics, None)
+        self.flush()
 
     def flush(self) -> None:
         """Write what is buffered; once it returns, no crash can lose it.
