@@ -153,7 +153,8 @@ def check(settings: Settings) -> None:
     summary = mart(
         settings,
         "select trial_id, hyperparameter, metric, hyperparameter_value, hyperparameter_number, "
-        "first_value, last_value, min_value, max_value, steps, is_objective, best_value "
+        "is_varied, first_value, last_value, min_value, max_value, steps, is_objective, "
+        "best_value "
         "from marts.trial_hyperparameter_metrics",
     )
     assert _sorted(summary) == _sorted(truth.summary())
@@ -183,6 +184,10 @@ class Truth:
             self._hyperparameters = defaultdict(list)
             for h in sorted(rows(connection, Hyperparameter), key=lambda h: h.name):
                 self._hyperparameters[h.trial_id].append(h)
+        self._varied = {
+            e: {name for name in self._names(e) if self._is_varied(e, name)}
+            for e in self._experiments
+        }
         self._series = defaultdict(dict)
         for p in self._points:
             self._series[p.trial_id, p.name][p.step] = _number(p)
@@ -193,7 +198,12 @@ class Truth:
             trial = self._trials[p.trial_id]
             e = self._experiments[trial.experiment_id]
             dataset = self._datasets[e.dataset_id]
-            label = ", ".join(f"{h.name}={_text(h)}" for h in self._hyperparameters[trial.id])
+            shown = self._varied[e.id] or self._names(e.id)
+            label = ", ".join(
+                f"{h.name}={_text(h)}"
+                for h in self._hyperparameters[trial.id]
+                if h.name in shown
+            )
             result.append(
                 (
                     *(trial.id, p.name, p.step, _number(p), p.text, p.created_at, e.name),
@@ -236,14 +246,30 @@ class Truth:
             is_objective = metric == e.objective
             best = (high if e.direction == "maximize" else low) if is_objective else None
             for h in self._hyperparameters[trial_id]:
+                is_varied = h.name in self._varied[e.id]
                 number = math.nan if h.kind == "number" and h.number is None else h.number
                 result.append(
                     (
-                        *(trial_id, h.name, metric, _text(h), number),
+                        *(trial_id, h.name, metric, _text(h), number, is_varied),
                         *(first, last, low, high, len(series), is_objective, best),
                     )
                 )
         return result
+
+    def _trials_of(self, experiment: int) -> list[int]:
+        return [t.id for t in self._trials.values() if t.experiment_id == experiment]
+
+    def _names(self, experiment: int) -> set[str]:
+        return {h.name for t in self._trials_of(experiment) for h in self._hyperparameters[t]}
+
+    def _is_varied(self, experiment: int, name: str) -> bool:
+        """Whether the trials of an experiment differ in a hyperparameter, or some lack it."""
+        values_seen = set()
+        for trial in self._trials_of(experiment):
+            found = [h for h in self._hyperparameters[trial] if h.name == name]
+            kind = found and ("number" if found[0].kind == "integer" else found[0].kind)
+            values_seen.add((kind, _text(found[0])) if found else None)
+        return len(values_seen) > 1
 
     def _best(self, trial: Any) -> tuple[float, int] | None:
         """The best value of the trial's objective, and the first step that has it."""

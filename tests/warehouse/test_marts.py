@@ -135,6 +135,34 @@ def test_new_hyperparameters_get_columns_that_keep_their_meaning(settings, lab, 
     ]
 
 
+def test_labels_show_what_varies_and_follow_when_that_changes(settings, lab, etl):
+    def labels():
+        etl()
+        check(settings)
+        wide = mart(settings, "select distinct trial_id, hyperparameters from marts.metrics_wide")
+        trials = mart(settings, "select trial_id, hyperparameters from marts.trials")
+        assert sorted(trials) == sorted(wide)
+        return dict(sorted(wide))
+
+    def logged(experiment, hyperparameters):
+        trial = lab.trial(experiment, hyperparameters)
+        lab.log(trial, "accuracy", {0: 0.5, 1: 0.75})
+
+    experiment, other = lab.experiment(), lab.experiment()
+    logged(experiment, {"C": 1, "kernel": "rbf"})
+    assert labels() == {1: "C=1, kernel=rbf"}
+    logged(experiment, {"C": 2, "kernel": "rbf"})
+    assert labels() == {1: "C=1", 2: "C=2"}
+    logged(experiment, {"C": 2, "kernel": "linear", "gamma": None})
+    every = {1: "C=1, kernel=rbf", 2: "C=2, kernel=rbf", 3: "C=2, gamma=null, kernel=linear"}
+    assert labels() == every
+
+    lab.update(Trial, 3, experiment_id=other)
+    assert labels() == every | {1: "C=1", 2: "C=2"}
+    lab.delete(Trial, Trial.id == 1)
+    assert labels() == {2: "C=2, kernel=rbf", 3: every[3]}
+
+
 def test_a_rebuild_from_staging_gives_the_same_mart(settings, lab, etl, filled):
     lab.delete(Trial, Trial.id == 3)
     lab.log(1, "accuracy", {2: 0.99})
@@ -153,5 +181,5 @@ def test_the_project_builds_without_a_warning(settings, etl, filled):
     )
     summary = build.stdout.splitlines()[-1]
     assert "WARN=0 ERROR=0 SKIP=0" in summary, build.stdout
-    assert "4 unit tests" in build.stdout
+    assert "5 unit tests" in build.stdout
     assert "deprecat" not in build.stdout.lower()

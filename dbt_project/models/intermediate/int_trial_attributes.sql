@@ -61,6 +61,24 @@ hyperparameter_changes as (
 
 ),
 
+-- What tells the trials of an experiment apart; all there is, where nothing does.
+varied as (
+
+    select
+        *,
+        is_varied or not bool_or(is_varied) over (partition by experiment_id) as is_shown
+    from {{ ref('int_experiment_hyperparameters') }}
+
+),
+
+varied_changes as (
+
+    select experiment_id, max(batch_id) as batch_id
+    from varied
+    group by experiment_id
+
+),
+
 -- A change of anything that a trial refers to is a change of the trial.
 attributes as (
 
@@ -87,7 +105,8 @@ attributes as (
             authors.batch_id,
             datasets.batch_id,
             models.batch_id,
-            hyperparameter_changes.batch_id
+            hyperparameter_changes.batch_id,
+            varied_changes.batch_id
         ) as batch_id
     from trials
     left join experiments using (experiment_id)
@@ -95,12 +114,23 @@ attributes as (
     left join datasets using (dataset_id)
     left join models using (model_id)
     left join hyperparameter_changes using (trial_id)
+    left join varied_changes using (experiment_id)
 
 ),
 
 changed_trials as (
 
     select * from attributes where batch_id > {{ applied_batch() }}
+
+),
+
+shown as (
+
+    select hyperparameters.*, varied.is_shown
+    from hyperparameters
+    inner join changed_trials using (trial_id)
+    inner join varied using (experiment_id, hyperparameter)
+    where not hyperparameters.is_deleted
 
 ),
 
@@ -113,15 +143,14 @@ hyperparameters_by_trial as (
             || '='
             || case when length(value) > 40 then left(value, 39) || '…' else value end,
             ', ' order by hyperparameter
-        ) as hyperparameters,
+        ) filter (where is_shown) as hyperparameters,
         {% for column in columns -%}
         {{ hyperparameter_column(column) }},
         {% endfor -%}
         map_from_entries(
             list({'k': hyperparameter, 'v': value} order by hyperparameter) filter (where not fits)
         ) as hyperparameters_other
-    from hyperparameters
-    where not is_deleted and trial_id in (select trial_id from changed_trials)
+    from shown
     group by trial_id
 
 ),

@@ -22,6 +22,13 @@ hyperparameters as (
 
 ),
 
+varied as (
+
+    select experiment_id, hyperparameter, is_varied
+    from {{ ref('int_experiment_hyperparameters') }}
+
+),
+
 metrics as (
 
     select * from {{ ref('int_trial_metrics') }} where not is_deleted
@@ -43,6 +50,7 @@ final as (
         hyperparameters.kind as hyperparameter_kind,
         hyperparameters.value as hyperparameter_value,
         hyperparameters.number as hyperparameter_number,
+        varied.is_varied,
         metrics.first_value,
         metrics.last_value,
         metrics.min_value,
@@ -57,6 +65,7 @@ final as (
         greatest(trials.batch_id, metrics.batch_id) as batch_id
     from trials
     inner join hyperparameters using (trial_id)
+    inner join varied using (experiment_id, hyperparameter)
     inner join metrics using (trial_id)
 
 )
