@@ -1,12 +1,17 @@
 """Runs an experiment over a grid of hyperparameters."""
 
+import base64
+import os
+from datetime import timedelta
+
 from airflow.sdk import Asset, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from mled import settings
 from mled.assets import EXPERIMENTS
-from training import experiments, models, search
+from training import experiments, models, options, search, shards
+from training.checkpoints import FileCheckpoints
 
-SCHEMA = experiments.Experiment.model_json_schema()["properties"]
 EXAMPLE = {
     "experiment": "my-first-grid",
     "dataset": "digits",
@@ -35,7 +40,8 @@ def _hyperparameters() -> str:
 
 
 NO_PRESET = "as filled in below"
-OPTIONS = ("preset", "trials_per_task", "on_failed_trials")
+EXPERIMENT = experiments.Experiment.model_json_schema()["properties"]
+OPTIONS = options.Options.model_json_schema()["properties"]
 PARAMS = {
     "preset": Param(
         NO_PRESET,
@@ -44,31 +50,47 @@ PARAMS = {
         description="Or pick an experiment kept in training/experiments: then the fields "
         "from 'experiment' to 'direction' are not used.",
     ),
-    **{name: _field(name, dict(schema)) for name, schema in SCHEMA.items()},
-    "trials_per_task": Param(
-        0,
-        type="integer",
-        minimum=0,
-        title="trials_per_task",
-        description="Trials that one task runs in a row; 0 chooses by the number of workers.",
-    ),
-    "on_failed_trials": Param(
-        "succeed",
-        enum=["succeed", "fail"],
-        title="on_failed_trials",
-        description="How the run ends when some trials have failed. "
-        "It always fails when none has finished.",
-    ),
+    **{name: _field(name, dict(schema)) for name, schema in {**EXPERIMENT, **OPTIONS}.items()},
 }
+# What Airflow keeps of a value without a warning, once it is text.
+STATE_BYTES = 48_000
 
 
-def _request() -> dict:
-    """What this run was triggered with: the experiment's `fields`, and the options."""
+class TaskStateCheckpoints(FileCheckpoints):
+    """Unfinished trials in files and, where they are small, in the task's state as well.
+
+    A retry finds the task's state on whatever host it runs.
+    """
+
+    def __init__(self, folder, store):
+        super().__init__(folder)
+        self._store = store
+
+    def read(self, trial_id: int) -> bytes | None:
+        text = self._store.get(f"trial-{trial_id}")
+        return base64.b64decode(text) if text else super().read(trial_id)
+
+    def write(self, trial_id: int, state: bytes) -> None:
+        super().write(trial_id, state)
+        if len(state) <= STATE_BYTES:
+            self._store.set(f"trial-{trial_id}", base64.b64encode(state).decode())
+
+    def delete(self, trial_id: int) -> None:
+        super().delete(trial_id)
+        self._store.delete(f"trial-{trial_id}")
+
+
+def _request() -> tuple[dict, dict]:
+    """What this run was triggered with: the experiment's fields, and the options."""
     params = dict(get_current_context()["params"])
-    options = {name: params.pop(name) for name in OPTIONS}
-    if options["preset"] != NO_PRESET:
-        params = experiments.preset(options["preset"])
-    return {"fields": params, **options}
+    chosen = {name: params.pop(name) for name in OPTIONS}
+    preset = params.pop("preset")
+    return (params if preset == NO_PRESET else experiments.preset(preset)), chosen
+
+
+def _since() -> int:
+    """When this run began, microseconds UTC."""
+    return int(get_current_context()["dag_run"].start_date.timestamp() * 1e6)
 
 
 @dag(
@@ -84,50 +106,71 @@ in a row and logs how far it is.
 
 - A trial that fails is recorded with its error, and the others go on.
 - Triggering the same experiment again runs only the trials that have not finished.
-- `summarise` shows the best trials. The dashboards follow when `experiment_etl` has run, which
-  this DAG triggers when it ends.
+- Pausing this DAG lets the tasks that run come to their end; unpausing goes on with the others.
+- `summarise` shows the best trials, and the address of their dashboard. The dashboards follow when
+  `experiment_etl` has run, which this DAG triggers when it ends.
 """,
 )
 def grid_search():
     @task
-    def plan() -> list[list[int]]:
+    def plan() -> list[str]:
         """Check the form and register the experiment; nothing is registered when it is wrong."""
-        request = _request()
+        fields, chosen = _request()
         try:
-            return search.plan(request["fields"], request["trials_per_task"])
+            # As ranges: every task of run_trials reads the whole list.
+            return [shards.pack(shard) for shard in search.plan(fields, **chosen)]
         except ValueError as error:
             raise AirflowFailException(f"This grid cannot be run.\n{error}") from None
 
-    @task(pool="training", retries=2, map_index_template="{{ label }}")
-    def run_trials(trial_ids: list[int]) -> dict[str, int]:
+    @task(
+        pool="training",
+        retries=4,
+        retry_delay=timedelta(seconds=5),
+        map_index_template="{{ label }}",
+    )
+    def run_trials(shard: str) -> dict[str, int]:
         """Run a few trials one after the other."""
-        first, last = trial_ids[0], trial_ids[-1]
-        get_current_context()["label"] = (
-            f"trial {first}" if first == last else f"trials {first}-{last}"
+        context = get_current_context()
+        context["label"] = f"trials {shard if len(shard) < 40 else shard[:40] + '…'}"
+        fields, chosen = _request()
+        supervisor = os.getppid()
+        since = _since()
+        return search.run(
+            shards.unpack(shard),
+            fields,
+            since=since,
+            until=since / 1e6 + chosen["budget_s"] if chosen["budget_s"] else None,
+            checkpoints=TaskStateCheckpoints(
+                settings.load().home / "checkpoints", context["task_state_store"]
+            ),
+            # When the supervisor died, Airflow retries the task: the trial that runs is brought
+            # to its end, the others are the retry's.
+            is_wanted=lambda: os.getppid() == supervisor,
+            **chosen,
         )
-        return search.run(trial_ids)
 
     @task(trigger_rule="all_done", outlets=[Asset(EXPERIMENTS)])
-    def summarise(shards: list[list[int]] | None) -> dict:
+    def summarise(planned: list[str] | None, results: list[dict[str, int]] | None) -> dict:
         """Count the trials by state and list the best."""
-        if shards is None:
+        if planned is None:
             raise AirflowFailException("nothing was run: see the log of the task 'plan'")
-        request = _request()
-        trial_ids = [id for shard in shards for id in shard]
-        summary = search.summarise(request["fields"]["experiment"], trial_ids)
-        if summary["left"]:
+        fields, chosen = _request()
+        trial_ids = [id for shard in planned for id in shards.unpack(shard)]
+        summary = search.summarise(fields["experiment"], trial_ids, _since())
+        over_budget = sum(result["left"] for result in (results or [])[:])
+        if summary["left"] > over_budget:
             raise AirflowFailException(
-                f"{summary['left']} trials have not run to their end: see the tasks of "
-                "'run_trials' that failed, then trigger this again to run only those trials"
+                f"{summary['left'] - over_budget} trials have not run to their end: see the tasks "
+                "of 'run_trials' that failed, then trigger this again to run only those trials"
             )
-        if summary["failed"] and request["on_failed_trials"] == "fail":
+        if summary["failed"] and chosen["on_failed_trials"] == "fail":
             raise AirflowFailException(f"{summary['failed']} trials failed; they are listed above")
         if not summary["trials"].get("finished"):
-            raise AirflowFailException("every trial failed; their errors are listed above")
+            raise AirflowFailException("no trial has finished; the errors are listed above")
         return summary
 
-    shards = plan()
-    run_trials.expand(trial_ids=shards) >> summarise(shards)
+    planned = plan()
+    summarise(planned, run_trials.expand(shard=planned))
 
 
 grid_search()

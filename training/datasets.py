@@ -1,18 +1,38 @@
-"""The data sets that trials learn from, each a version named by the hash of its content."""
+"""What trials learn from: data sets that ship with scikit-learn, files, and environments.
+
+Each is a version: rows are named by the hash of their content, an environment by its package's
+version.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
 
 import numpy as np
 
 from mled.store.experiments import DatasetVersion
-from mled.store.trials import SplitRecord
 
-NAMES = ("breast_cancer", "digits", "wine")
-EVALUATION_SHARE = 0.25
+Task = Literal["classification", "regression", "reinforcement-learning"]
+CLASSIFICATION: Task = "classification"
+REGRESSION: Task = "regression"
+REINFORCEMENT: Task = "reinforcement-learning"
+
+SHIPPED: Mapping[str, Task] = {
+    "breast_cancer": CLASSIFICATION,
+    "diabetes": REGRESSION,
+    "digits": CLASSIFICATION,
+    "iris": CLASSIFICATION,
+    "wine": CLASSIFICATION,
+}
+ENVIRONMENTS = {"cartpole": "CartPole-v1"}
+IMAGES = {"digits": (8, 8)}
+FILE = "file"
+NAMES = (*SHIPPED, *ENVIRONMENTS, FILE)
 
 
 class UnknownDataset(ValueError):
@@ -21,97 +41,99 @@ class UnknownDataset(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification data set.
+    """Rows with a target.
 
     Attributes:
         x: float64 features, shape (rows, features).
-        y: int64 classes from 0, shape (rows,).
+        y: shape (rows,); int64 classes from 0, or float64 values for a regression.
+        task: "classification" or "regression".
         version: what the store keeps of it; its `version` is the SHA-256 of x and y.
+        image: (height, width) of the picture that a row of x holds, row by row.
     """
 
     x: np.ndarray
     y: np.ndarray
+    task: Task
     version: DatasetVersion
+    image: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A data set split into what a trial trains on and what it is evaluated on."""
+@dataclass(frozen=True)
+class Environment:
+    """What a reinforcement-learning agent acts in; `id` is gymnasium's name of it."""
 
-    train_x: np.ndarray
-    train_y: np.ndarray
-    evaluation_x: np.ndarray
-    evaluation_y: np.ndarray
-    classes: int
-    record: SplitRecord
+    id: str
+    version: DatasetVersion
+    task: Task = REINFORCEMENT
+    image: None = None
 
 
-@functools.cache
-def load(name: str) -> Dataset:
-    """Load a data set that ships with scikit-learn.
+def load(name: str, path: str | None = None, target: str | None = None) -> Dataset | Environment:
+    """Load a data set by its name; "file" reads the CSV or Parquet file at `path`.
 
     Raises:
         UnknownDataset: there is none of this name.
+        InvalidFile: the file cannot be used; the message says which row or column.
     """
-    if name not in NAMES:
-        raise UnknownDataset(f"dataset {name!r} is unknown; there are {', '.join(NAMES)}")
+    if name == FILE:
+        from training.files import read
+
+        return read(path, target)
+    if name in ENVIRONMENTS:
+        return _environment(name)
+    if name in SHIPPED:
+        return _shipped(name)
+    raise UnknownDataset(f"dataset {name!r} is unknown; there are {', '.join(NAMES)}")
+
+
+@functools.cache
+def _shipped(name: str) -> Dataset:
     from sklearn import datasets
 
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    source = f"scikit-learn, load_{name}"
+    return from_arrays(name, source, x, y, SHIPPED[name], IMAGES.get(name))
+
+
+def _environment(name: str) -> Environment:
+    id = ENVIRONMENTS[name]
+    version = f"gymnasium {metadata.version('gymnasium')} {id}"
+    return Environment(
+        id, DatasetVersion(name, version=version, source="gymnasium", task=REINFORCEMENT)
+    )
+
+
+def from_arrays(
+    name: str,
+    source: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    task: Task,
+    image: tuple[int, int] | None = None,
+) -> Dataset:
+    """A data set of features, shape (rows, features), and targets, shape (rows,)."""
     x = np.ascontiguousarray(x, dtype=np.float64)
-    y = np.ascontiguousarray(y, dtype=np.int64)
+    y = np.ascontiguousarray(y, dtype=np.int64 if task == CLASSIFICATION else np.float64)
+    # Trials share the arrays: what one did to them, the next would learn from.
     x.setflags(write=False)
     y.setflags(write=False)
     version = DatasetVersion(
         name=name,
-        version=_digest(x, y),
-        source=f"scikit-learn, load_{name}",
-        task="classification",
+        version=digest(x, y),
+        source=source,
+        task=task,
         rows=x.shape[0],
         features=x.shape[1],
-        classes=len(np.unique(y)),
+        classes=len(np.unique(y)) if task == CLASSIFICATION else None,
         bytes=x.nbytes + y.nbytes,
     )
-    return Dataset(x, y, version)
+    return Dataset(x, y, task, version, image)
 
 
-@functools.cache
-def split(name: str, seed: int = 0) -> Data:
-    """Split a data set, the same way whenever the seed is the same; classes keep their shares.
-
-    Raises:
-        UnknownDataset: there is none of this name.
-    """
-    from sklearn.model_selection import train_test_split
-
-    dataset = load(name)
-    train, evaluation = train_test_split(
-        np.arange(len(dataset.y)),
-        test_size=EVALUATION_SHARE,
-        random_state=seed,
-        stratify=dataset.y,
-    )
-    record = SplitRecord(
-        digest=_digest(train, evaluation),
-        method=f"stratified holdout, {EVALUATION_SHARE:.0%} for evaluation, seed {seed}",
-        train_rows=len(train),
-        evaluation_rows=len(evaluation),
-        shared_rows=len(np.intersect1d(train, evaluation)),
-    )
-    return Data(
-        train_x=dataset.x[train],
-        train_y=dataset.y[train],
-        evaluation_x=dataset.x[evaluation],
-        evaluation_y=dataset.y[evaluation],
-        classes=dataset.version.classes,
-        record=record,
-    )
-
-
-def _digest(*arrays: np.ndarray) -> str:
+def digest(*arrays: np.ndarray) -> str:
     """SHA-256 of arrays: their types, shapes and bytes."""
-    digest = hashlib.sha256()
+    result = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        result.update(f"{array.dtype.str}{array.shape}".encode())
+        result.update(np.ascontiguousarray(array).tobytes())
+    return result.hexdigest()

@@ -2,34 +2,87 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 
-from mled.store import Database
+from mled.store import Database, StoreError
 from mled.store.trials import Trial
-from training import datasets, models
+from training import models
+from training.checkpoints import Checkpoints
+from training.datasets import Dataset, Environment
+from training.limits import time_limit
+from training.session import Session
+from training.splits import split
 
 HERE = Path(__file__).parent
 
 
-def run(database: Database, trial_id: int, model: str, dataset: str) -> None:
+@dataclass(frozen=True)
+class Setting:
+    """What the trials of an experiment have in common.
+
+    Attributes:
+        model: its name.
+        dataset: what to learn from.
+        folds, split_seed: how its rows are split; a trial's repeat is its fold.
+        time_limit_s: seconds after which a trial fails; 0 for no limit.
+        checkpoints: where unfinished trials are saved.
+    """
+
+    model: str
+    dataset: Dataset | Environment
+    folds: int
+    split_seed: int
+    time_limit_s: float
+    checkpoints: Checkpoints
+
+
+def run(database: Database, trial_id: int, setting: Setting) -> None:
     """Train and evaluate a trial, recording everything in the store.
+
+    A trial that was saved by an attempt before goes on from there.
 
     Raises:
         Exception: whatever training raised; it is recorded with its traceback first.
     """
-    with Trial(database, trial_id, code=HERE) as trial:
-        _one_thread()
-        data = datasets.split(dataset)
+    checkpoints = setting.checkpoints
+    resume = checkpoints.read(trial_id) is not None
+    # Before the trial's clock starts: the first one of a process would pay for the imports.
+    _prepare(models.get(setting.model).library)
+    try:
+        with Trial(database, trial_id, resume=resume, code=HERE) as trial:
+            _train(trial, setting)
+    except StoreError:
+        # Its next attempt can go on from the checkpoint, which may be that attempt's already.
+        raise
+    except Exception:
+        checkpoints.delete(trial_id)
+        raise
+    checkpoints.delete(trial_id)
+
+
+def _train(trial: Trial, setting: Setting) -> None:
+    model = models.get(setting.model)
+    data = setting.dataset
+    if isinstance(data, Dataset):
+        data = split(data, setting.folds, setting.split_seed, trial.repeat)
         trial.split(data.record)
-        kind = models.get(model)
-        kind.train(kind.hyperparameters(**trial.params), data, trial.seed, trial.log)
+    params = model.hyperparameters(**trial.params)
+    with time_limit(setting.time_limit_s):
+        model.train(params, data, trial.seed, Session(trial, setting.checkpoints))
 
 
-def _one_thread() -> None:
-    """Keep numeric libraries to one thread: trials run in parallel, and sums stay in order."""
-    import torch
+@functools.cache
+def _prepare(library: str) -> None:
+    """Import a library and keep it to one thread: trials run in parallel; sums stay in order."""
     from threadpoolctl import threadpool_limits
 
+    if library == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+    elif library == "scikit-learn":
+        import sklearn.pipeline  # noqa: F401
     threadpool_limits(1)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)

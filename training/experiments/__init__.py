@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,12 +11,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mled.store.experiments import Point
 from training import datasets, models
+from training.files import InvalidFile
 from training.grid import InvalidGrid, expand
+from training.metrics import OBJECTIVES
+from training.options import Order
+from training.splits import Data, InvalidSplit, split
 
 FOLDER = Path(__file__).parent
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SAMPLE = "$sample"  # no hyperparameter can have this name
 
 
 class InvalidExperiment(ValueError):
@@ -24,7 +32,7 @@ class InvalidExperiment(ValueError):
 class Experiment(BaseModel):
     """A question with a dataset, a model and a grid.
 
-    The parameter form of the grid DAG is made from this schema.
+    The first part of the grid DAG's form is made from this schema.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
@@ -39,20 +47,46 @@ class Experiment(BaseModel):
         None, max_length=10_000, description="The question, in a sentence."
     )
     dataset: str = Field(
-        description="What the trials learn from.", json_schema_extra={"enum": list(datasets.NAMES)}
+        description="What the trials learn from. 'file' reads the CSV or Parquet file at 'path'.",
+        json_schema_extra={"enum": list(datasets.NAMES)},
+    )
+    path: str | None = Field(
+        None, description="For the dataset 'file': its full path on the machine that trains."
+    )
+    target: str | None = Field(
+        None, description="For the dataset 'file': the name of the column to predict."
     )
     model: str = Field(
         description="What the trials train.", json_schema_extra={"enum": models.names()}
     )
-    grid: dict[str, list[Any]] = Field(
-        description="Name of a hyperparameter → list of values. A trial is run for each "
-        "combination; what is left out takes its default."
+    grid: dict[str, Any] = Field(
+        description="Name of a hyperparameter → list of values, or a range such as "
+        '{"logspace": [0.001, 1, 4]}. A trial is run for each combination; what is left out '
+        "takes its default."
     )
+    sample: int | None = Field(
+        None, ge=1, description="Run only so many combinations, picked at random. Empty: all."
+    )
+    sample_seed: Seed = Field(0, description="Another seed picks other combinations.")
     seeds: list[Seed] = Field(
         [0], min_length=1, description="Each combination is run once with each seed."
     )
-    objective: str = Field(
-        "accuracy", min_length=1, max_length=200, description="The metric that ranks the trials."
+    folds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="1: a quarter of the rows is held out for evaluation. More: "
+        "cross-validation; each combination and seed is run once for each fold.",
+    )
+    split_seed: Seed = Field(
+        0, description="Another seed divides the rows in another way; the trials' seeds never do."
+    )
+    objective: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="The metric that ranks the trials. Empty: accuracy for a classification, "
+        "r2 for a regression, evaluation_return for reinforcement learning.",
     )
     direction: Literal["maximize", "minimize"] = Field(
         "maximize", description="Whether more of the objective is better."
@@ -65,25 +99,81 @@ class Experiment(BaseModel):
             raise ValueError("a seed stands there twice; remove one")
         return seeds
 
-    def points(self, max_trials: int) -> list[tuple[dict[str, Any], int]]:
-        """Hyperparameters and seed of every trial, defaults filled in.
+    @functools.cached_property
+    def data(self) -> datasets.Dataset | datasets.Environment:
+        """What the trials learn from.
 
         Raises:
-            InvalidExperiment: the dataset or model is unknown, or the grid cannot be run.
+            InvalidExperiment: there is no such dataset, or its file cannot be used.
         """
-        problems = []
         if self.dataset not in datasets.NAMES:
-            problems.append(_unknown("dataset", self.dataset, datasets.NAMES))
+            raise InvalidExperiment(_unknown("dataset", self.dataset, datasets.NAMES))
+        try:
+            return datasets.load(self.dataset, self.path, self.target)
+        except InvalidFile as error:
+            raise InvalidExperiment(str(error)) from error
+
+    @property
+    def ranks_by(self) -> str:
+        """The metric that ranks the trials."""
+        return self.objective or OBJECTIVES[self.data.task]
+
+    def splits(self) -> list[Data]:
+        """The split of each fold; none for an environment, which has no rows.
+
+        Raises:
+            InvalidExperiment: the dataset cannot be split this way.
+        """
+        if not isinstance(self.data, datasets.Dataset):
+            if self.folds > 1:
+                raise InvalidExperiment(
+                    f"folds: {self.folds}: {self.dataset!r} has no rows to split; give 1"
+                )
+            return []
+        try:
+            return [
+                split(self.data, self.folds, self.split_seed, fold) for fold in range(self.folds)
+            ]
+        except InvalidSplit as error:
+            raise InvalidExperiment(str(error)) from error
+
+    def points(self, max_trials: int, order: Order = "by_seed") -> list[Point]:
+        """Every trial of the experiment, defaults filled in, in the order to run them.
+
+        Raises:
+            InvalidExperiment: the dataset or model is unknown, or one cannot learn from the
+                other; the rows cannot be split; or the grid cannot be run.
+        """
+        problems, grid = [], []
+        try:
+            self.splits()
+        except InvalidExperiment as error:
+            problems.append(str(error))
         if self.model not in models.names():
             problems.append(_unknown("model", self.model, models.names()))
         else:
+            if not problems and (reason := models.why_not(self.model, self.data)):
+                problems.append(f"model: {reason}")
+            limit = max_trials // (len(self.seeds) * self.folds)
             try:
-                grid = expand(self.model, self.grid, max_trials // len(self.seeds))
+                grid = expand(self.model, self.grid, limit, self.sample, self.sample_seed)
             except InvalidGrid as error:
                 problems.append(str(error))
         if problems:
             raise InvalidExperiment("\n".join(problems))
-        return [(params, seed) for seed in self.seeds for params in grid]
+        folds = range(self.folds)
+        if order == "by_seed":
+            return [Point(p, seed, fold) for seed in self.seeds for p in grid for fold in folds]
+        points = [Point(p, seed, fold) for p in grid for seed in self.seeds for fold in folds]
+        if order == "random":
+            random.Random(self.sample_seed).shuffle(points)
+        return points
+
+    def recorded_grid(self) -> dict[str, Any]:
+        """The grid as the store keeps it, with what was sampled from it."""
+        if self.sample is None:
+            return self.grid
+        return {**self.grid, SAMPLE: {"points": self.sample, "seed": self.sample_seed}}
 
 
 def parse(request: Mapping[str, Any]) -> Experiment:

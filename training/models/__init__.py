@@ -11,11 +11,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from training.datasets import Data
+from training.datasets import CLASSIFICATION, Dataset, Environment, Task
+from training.session import Session
 
 
 class Hyperparameters(BaseModel):
@@ -24,10 +25,14 @@ class Hyperparameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Log(Protocol):
-    """Where a model reports its metrics: `log({"loss": 0.3}, step=epoch)`."""
+class EarlyStopping(Hyperparameters):
+    """What every model that trains in epochs has as well; `monitor` is the metric that counts."""
 
-    def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> None: ...
+    patience: int = Field(
+        0, ge=0, le=10_000, description="epochs without improvement that end training; 0: never"
+    )
+    min_delta: float = Field(0.0, ge=0, description="smallest change that is an improvement")
+    monitor: str = Field(description="metric that has to improve")
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,17 @@ class Model:
     Attributes:
         library: the package it is built on, as "scikit-learn" or "torch".
         hyperparameters: their types, bounds and defaults.
-        train: called as `train(hyperparameters, data, seed, log)`; reports metrics to `log`.
+        train: called as `train(hyperparameters, data, seed, session)`; reports its metrics to
+            `session`. `data` is a `training.splits.Data`, or an `Environment`.
+        tasks: what it can learn: "classification", "regression", "reinforcement-learning".
+        images: whether the rows must be pictures.
     """
 
     library: str
     hyperparameters: type[Hyperparameters]
-    train: Callable[[Any, Data, int, Log], None]
+    train: Callable[[Any, Any, int, Session], None]
+    tasks: tuple[Task, ...] = (CLASSIFICATION,)
+    images: bool = False
 
 
 class UnknownModel(ValueError):
@@ -81,3 +91,17 @@ def check(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         pydantic.ValidationError: a hyperparameter is unknown, of the wrong type, or out of bounds.
     """
     return get(name).hyperparameters.model_validate(dict(params)).model_dump()
+
+
+def why_not(name: str, dataset: Dataset | Environment) -> str | None:
+    """Why a model cannot learn from this data set, in words; None when it can."""
+    model = get(name)
+    if dataset.task not in model.tasks:
+        able = [other for other in names() if dataset.task in get(other).tasks]
+        return (
+            f"{name} is for {' and '.join(model.tasks)}, and {dataset.version.name!r} is for "
+            f"{dataset.task}; choose {' or '.join(able)}"
+        )
+    if model.images and dataset.image is None:
+        return f"{name} needs pictures, and the rows of {dataset.version.name!r} are none"
+    return None

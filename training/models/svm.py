@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.datasets import Data
-from training.metrics import classification
-from training.models import Hyperparameters, Log, Model
+from training.estimators import fit
+from training.models import Hyperparameters, Model
+from training.session import Session
+from training.splits import Data
 
 
 class SvmHyperparameters(Hyperparameters):
@@ -20,16 +21,14 @@ class SvmHyperparameters(Hyperparameters):
     degree: int = Field(3, ge=1, le=10, description="degree of the poly kernel")
 
 
-def train(params: SvmHyperparameters, data: Data, seed: int, log: Log) -> None:
+def train(params: SvmHyperparameters, data: Data, seed: int, session: Session) -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     model = make_pipeline(StandardScaler(), SVC(**params.model_dump(), random_state=seed))
-    model.fit(data.train_x, data.train_y)
-    log(classification(data.train_y, model.predict(data.train_x), "train_"))
-    log(classification(data.evaluation_y, model.predict(data.evaluation_x)))
-    log({"support_vectors": int(model[-1].n_support_.sum())})
+    fit(model, data, session)
+    session.log({"support_vectors": int(model[-1].n_support_.sum())})
 
 
 MODEL = Model(library="scikit-learn", hyperparameters=SvmHyperparameters, train=train)

@@ -1,0 +1,124 @@
+"""Airflow's real servers in a temporary home, without Superset: for benchmarks and slow tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from mled import services
+from mled import settings as settings_module
+from mled.airflow_api import Airflow, AirflowError
+from mled.secrets import secret
+from mled.settings import ROOT, Settings
+
+NAMES = ("api-server", "scheduler", "dag-processor")
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Servers:
+    """API server, scheduler and DAG processor; use it as a context manager.
+
+    Attributes:
+        settings: where they lie; `store` is the store that the trials write to.
+        airflow: their REST API.
+        processes: the servers by name.
+    """
+
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None, **changes):
+        """`changes` are settings; `environment` comes on top of the servers' own."""
+        self.settings: Settings = replace(
+            settings_module.load({}), home=home, airflow_port=free_port(), **changes
+        )
+        self.airflow = Airflow(self.settings)
+        self.processes: dict[str, subprocess.Popen] = {}
+        self._extra = dict(environment or {})
+
+    def __enter__(self) -> Servers:
+        for folder in (self.settings.airflow_home, self.settings.logs, self.settings.run):
+            folder.mkdir(parents=True, exist_ok=True)
+        password = secret(self.settings, services.AIRFLOW_PASSWORD, 16)
+        passwords = services.airflow_passwords(self.settings)
+        passwords.write_text(json.dumps({services.AIRFLOW_USER: password}))
+        environment = services.airflow_environment(self.settings) | self._extra
+        migrate = [str(services.BIN / "airflow"), "db", "migrate"]
+        subprocess.run(migrate, env=environment, check=True, capture_output=True)
+        try:
+            for name in NAMES:
+                self.start(name)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.airflow.__exit__()
+        self.stop()
+
+    def start(self, name: str) -> None:
+        """Start one of the servers."""
+        (program,) = (p for p in services.programs(self.settings) if p.name == name)
+        inherited = services.inherited_environment(self.settings)
+        with services.log_file(self.settings, name).open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                program.command,
+                env={**inherited, **program.environment, **self._extra},
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """Stop all of them, and every task that they have started."""
+        ours = self.all_processes()
+        for process in ours:
+            process.send_signal(signal.SIGTERM)
+        for process in psutil.wait_procs(ours, timeout=10)[1]:
+            process.kill()
+        for process in self.processes.values():
+            process.wait(10)
+
+    def all_processes(self) -> list[psutil.Process]:
+        """The servers and all that they have started, orphans too: each server is a session."""
+        sessions = {process.pid for process in self.processes.values()}
+        return [process for process in psutil.process_iter() if _session(process) in sessions]
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            if time.monotonic() > end:
+                logs = self.settings.logs
+                raise TimeoutError(f"Airflow does not start within {START_SECONDS} s: see {logs}")
+            time.sleep(0.5)
+        self.airflow.set_pool(services.TRAINING_POOL, self.settings.workers, "training")
+
+    def _is_ready(self) -> bool:
+        try:
+            healthy = self.airflow.health()["scheduler"]["status"] == "healthy"
+            return healthy and self.airflow.has_dag("grid_search")
+        except AirflowError:
+            return False
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None

@@ -1,0 +1,7 @@
+"""A grid search from end to end: planning its trials, running a shard of them, summing up."""
+
+from training.search.planning import plan
+from training.search.running import run
+from training.search.summary import summarise
+
+__all__ = ["plan", "run", "summarise"]
