@@ -97,6 +97,50 @@ def demo(settings: mled_settings.Settings) -> None:
     demo.run(settings, steps.Steps())
 
 
+@mled.command()
+@click.option("--full-refresh", is_flag=True, help="Build all marts anew from staging.")
+@click.pass_obj
+def etl(settings: mled_settings.Settings, full_refresh: bool) -> None:
+    """Bring what trials recorded into the mart."""
+    from mled.steps import Steps
+    from mled.warehouse import pipeline
+
+    report = pipeline.run_etl(settings, full_refresh, Steps().step)
+    click.echo(f"{report.rows_changed:,} rows had changed; version {report.mart_version} is shown")
+
+
+@mled.group()
+def warehouse() -> None:
+    """Look after the warehouse."""
+
+
+@warehouse.command()
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["store", "staging"]),
+    default="store",
+    show_default=True,
+    help="Read the whole store again, or only the batches in staging.",
+)
+@click.pass_obj
+def rebuild(settings: mled_settings.Settings, source: str) -> None:
+    """Build the mart anew, as if for the first time.
+
+    Needed when the store was restored from a backup, or the warehouse's files were damaged.
+    Dashboards show the present version until the new one is there.
+    """
+    from mled.steps import Steps
+    from mled.warehouse import pipeline
+
+    shown = Steps().step
+    if source == "store":
+        report = pipeline.rebuild(settings, shown)
+    else:
+        report = pipeline.run_etl(settings, full_refresh=True, shown=shown)
+    click.echo(f"{report.rows_read:,} rows were read; version {report.mart_version} is shown")
+
+
 @mled.command("settings")
 @click.pass_obj
 def show_settings(settings: mled_settings.Settings) -> None:
@@ -180,6 +224,14 @@ def list_backups(settings: mled_settings.Settings) -> None:
         click.echo(
             f"{found.taken_at:%Y-%m-%d %H:%M:%S} UTC  {found.size / 1e6:10,.1f} MB  {found.path}"
         )
+
+
+@store.command("diagram")
+def show_diagram() -> None:
+    """Print the entity-relationship diagram of the store, in Mermaid's notation."""
+    from mled.store.diagram import mermaid
+
+    click.echo(mermaid(), nl=False)
 
 
 @store.command("restore")
