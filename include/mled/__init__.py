@@ -22,6 +22,7 @@ _PUBLIC = {
     "curves": "mled.store.reading",
     "experiment": "mled.store.experiments",
     "leaderboard": "mled.store.reading",
+    "to_arrow": "mled.store.reading",
     "trials": "mled.store.reading",
     "watch": "mled.capture",
 }

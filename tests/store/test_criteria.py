@@ -66,7 +66,6 @@ def test_criteria_pick_trials(study, criteria, seeds):
         ("params.lr < __import__('os').getpid()", "is no value"),
         ("params.lr < (1).__class__", "is no value"),
         ("experiment == 1", "'experiment' is no field; there are params.<name>, tags.<name>, id"),
-        ("params.lr.deep == 1", "is no field; write params"),
         ("metrics.loss < 1", "is no field; write params or tags.<name>"),
         ("1 < 2", "'1' is no field"),
         ("params.lr < params.units", "is no value"),
@@ -80,11 +79,39 @@ def test_criteria_pick_trials(study, criteria, seeds):
         ("(" * 500 + "seed == 1" + ")" * 500, "cannot be read|nested"),
         ("not " * 5000 + "seed == 1", "too long|nested"),
         ("", "cannot be read"),
+        ("tags.plot[1.5] == 1", "is no field"),
+        ("tags[0] == 1", "is no field"),
+        ("state.name == 1", "is no field"),
+        ("tags.plot.axes == [1]", "is no number or text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_part_that_is_wrong(criteria, message):
     with pytest.raises(mled.InvalidValue, match=message):
         where(criteria)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "seeds"),
+    [
+        ("tags.plot.axes[0] == 2", [2]),
+        ("tags.plot.axes[0] >= 1", [1, 2]),
+        ('tags.plot["title"] == "T1"', [1]),
+        ('tags.plot.title > "T0"', [1, 2]),
+        ("tags.plot.title != 'T1'", [0, 2]),
+        ("tags.plot.done == True", [0, 2]),
+        ("tags.plot.absent == 1", []),
+        ("tags.plot.absent != 1", []),
+        ("tags.word.part == 1", []),
+        ("tags.plot.axes[0] in [0, 2]", [0, 2]),
+    ],
+)
+def test_parts_of_json_pick_trials(database, criteria, seeds):
+    experiment = mled.experiment("json", dataset="d", model="m")
+    for seed in range(3):
+        with experiment.trial({}, seed=seed) as trial:
+            trial.tag("plot", {"axes": [seed, 9], "title": f"T{seed}", "done": seed != 1})
+            trial.tag("word", "no JSON")
+    assert list(mled.trials("json", criteria).seed) == seeds
 
 
 def test_tags_pick_trials_and_leaderboards_take_criteria(study):

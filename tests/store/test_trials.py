@@ -1,5 +1,6 @@
 """Trials: what is recorded without being asked for, attempts that fence, bad input."""
 
+import atexit
 import math
 import os
 import threading
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 import mled
 from mled.store import reading
 from mled.store.orphans import mark_orphans
-from mled.store.schema import Artifact, Attempt, CodeVersion, Environment, Note, Split, Tag
+from mled.store.schema import Artifact, Attempt, CodeVersion, Environment, Metric, Note, Split, Tag
 from mled.store.schema import Experiment as ExperimentRow
 from mled.store.schema import Trial as TrialRow
 from mled.store.trials import Trial
@@ -287,6 +288,31 @@ def test_reading_back(experiment, database):
         reading.trials("other")
     with pytest.raises(mled.InvalidValue, match="by='worst'"):
         reading.leaderboard("study", by="worst")
+
+
+def test_frames_become_arrow_tables(experiment):
+    for seed, value in enumerate((0.1, "auto", None, [1, 2])):
+        with experiment.trial({"lr": value, "k": seed}, seed=seed) as trial:
+            trial.log({"accuracy": 0.5}, step=2)
+    table = mled.to_arrow(mled.trials("study"))
+    assert table["params.lr"].to_pylist() == ["0.1", "auto", None, "[1, 2]"]
+    assert table["params.k"].to_pylist() == [0, 1, 2, 3]
+    assert table["trial_id"].to_pylist() == [1, 2, 3, 4]
+    curve = mled.to_arrow(mled.curves([1, 2]))
+    assert curve.schema.names == ["trial_id", "metric", "step", "value"]
+    assert curve["value"].to_pylist() == [0.5, 0.5]
+    assert mled.to_arrow(mled.leaderboard("study"))["value"].to_pylist() == [0.5] * 4
+
+
+def test_what_is_buffered_is_written_when_the_process_ends(experiment, database):
+    pid = os.fork()
+    if pid == 0:
+        trial = experiment.trial({}).__enter__()
+        trial.log({"loss": 1.0}, step=0)
+        atexit._run_exitfuncs()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert rows(database, Metric.step) == [(0,)]
 
 
 def test_an_empty_experiment_reads_as_an_empty_frame(experiment):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.ext.compiler import compiles
 
 # Backend name in a URL -> the module and class that serve it.
 _DIALECTS = {
@@ -27,6 +28,23 @@ _DIALECTS = {
 
 class StoreError(RuntimeError):
     """The store cannot do what was asked; the message says why and what to do."""
+
+
+class ParsedJson(sa.sql.functions.FunctionElement):
+    """A text column as JSON, of which `[key]` takes a part."""
+
+    type = sa.JSON()
+    inherit_cache = True
+
+
+@compiles(ParsedJson)
+def _as_it_is(element, compiler, **options):
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(ParsedJson, "postgresql")
+def _cast(element, compiler, **options):
+    return f"CAST({compiler.process(element.clauses, **options)} AS JSON)"
 
 
 class Dialect(abc.ABC):

@@ -1,10 +1,15 @@
-"""Reading back: the trials of an experiment, their curves, and leaderboards, as pandas frames."""
+"""Reading back: the trials of an experiment, their curves, and leaderboards.
+
+Each function gives a pandas frame; `to_arrow` makes an Arrow table of one.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
 
 from mled.store import criteria, values
@@ -118,6 +123,20 @@ def curves(
         rows = connection.execute(query).all()
     frame = pd.DataFrame(rows, columns=["trial_id", "metric", "step", "value"])
     return frame.astype({"trial_id": "int64", "step": "int64", "value": "float64"})
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """An Arrow table with the frame's index as its first column.
+
+    A hyperparameter that is a number in one trial and text in another becomes text.
+    """
+    frame = frame.reset_index() if frame.index.name else frame
+    mixed = {
+        name: frame[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
+        for name in frame
+        if frame[name].dtype == object and frame[name].map(type).nunique() > 1
+    }
+    return pa.Table.from_pandas(frame.assign(**mixed), preserve_index=False)
 
 
 def leaderboard(
