@@ -5,6 +5,7 @@ Each test goes on where the one before has left the platform.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 from urllib.parse import unquote, urlsplit
@@ -173,6 +174,19 @@ def test_a_grid_triggered_again_runs_only_what_is_missing(platform):
         "WHERE experiment_id = 1 GROUP BY number"
     )
     assert attempts == [(1, 8)]
+
+
+def test_the_nightly_maintenance_checks_and_backs_up(platform):
+    run_id = platform.airflow.trigger("maintenance")
+    run = platform.airflow.wait("maintenance", run_id, 120)
+    assert run["state"] == "success", platform.failures("maintenance", run_id)
+    ((state, problems, backup),) = platform.store(
+        "SELECT state, problems, backup_path FROM maintenance_run"
+    )
+    assert (state, problems) == ("succeeded", "[]")
+    with contextlib.closing(sqlite3.connect(backup)) as connection:
+        counted = connection.execute("SELECT count(*) FROM metric").fetchall()
+    assert counted == platform.store("SELECT count(*) FROM metric")
 
 
 @pytest.mark.skipif(
