@@ -1,7 +1,7 @@
 # Everything a person runs. All state lies in MLED_HOME (.mled by default); `mled settings`
 # lists what can be set through MLED_… variables.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset test test-long lock lint bench install
+.PHONY: help up down status logs reset test test-long lock lint bench screenshots install
 
 PYTHON ?= python3.11
 MLED := .venv/bin/mled
@@ -43,6 +43,9 @@ lint: ## check style and formatting
 
 lock: ## write the lock files anew from the .in files
 	$(INSTALL) --lock
+
+screenshots: ## take the README's pictures anew from what runs
+	$(INSTALL) --tests && .venv/bin/python -m tests.e2e.screenshots
 
 bench: ## run a benchmark (NAME=…, SIZE=…)
 	@test -n "$(NAME)" || { echo "make: which one? make bench NAME=… (see bench/)" >&2; exit 1; }

@@ -73,6 +73,18 @@ class Airflow:
         """The run as the API gives it: `state`, `start_date`, `end_date`, …"""
         return self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
 
+    def latest_run(self, dag_id: str) -> str:
+        """Id of the run that was triggered last.
+
+        Raises:
+            AirflowError: there is none.
+        """
+        parameters = {"order_by": "-run_after", "limit": 1}
+        runs = self._call("GET", f"/dags/{dag_id}/dagRuns", params=parameters)["dag_runs"]
+        if not runs:
+            raise AirflowError(f"{dag_id} was never run")
+        return runs[0]["dag_run_id"]
+
     def wait(
         self, dag_id: str, run_id: str, timeout: float, interval: float = 0.5
     ) -> dict[str, Any]:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from mled import settings as settings_module
+from mled.airflow_api import Airflow
 from mled.secrets import secret
 from mled.settings import ROOT, Settings
+from tests.e2e import airflow_ui
 from tests.superset import browser
 
 IMAGES = ROOT / "docs" / "images"
 
 
 def airflow(settings: Settings) -> None:
-    """The grid DAG with its runs, the form, and the ETL DAG with its models."""
-    base = settings.airflow_url
+    """The ETL DAG with its models, a grid's trials, and the form."""
     with browser.new_page(width=1440, height=820) as page:
-        page.goto(base)
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", secret(settings, "airflow_admin_password"))
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url)
-        page.goto(f"{base}/dags/experiment_etl")
-        page.get_by_text("publish", exact=True).first.wait_for()
+        airflow_ui.login(page, settings)
+        page.goto(f"{settings.airflow_url}/dags/experiment_etl")
         page.get_by_text("dbt", exact=True).first.click()
         page.wait_for_timeout(2000)
         page.screenshot(path=IMAGES / "airflow-etl.png")
-        page.goto(f"{base}/dags/grid_search/runs")
-        page.get_by_text("run_trials").first.wait_for()
+        with Airflow(settings) as api:
+            run = api.latest_run("grid_search")
+        page.goto(f"{settings.airflow_url}/dags/grid_search/runs/{quote(run)}")
+        page.get_by_text("summarise").first.wait_for()
         page.wait_for_timeout(2000)
         page.screenshot(path=IMAGES / "airflow-grid.png")
-        page.get_by_role("button", name="Trigger").first.click()
-        page.get_by_role("dialog").get_by_text("trials_per_task").wait_for()
+        airflow_ui.open_form(page, settings)
         page.mouse.move(700, 500)
         page.mouse.wheel(0, 600)
         page.wait_for_timeout(1000)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from mled.secrets import secret
+from tests.e2e import airflow_ui
 from tests.e2e.conftest import ARTIFACTS, Platform
 from tests.superset import browser
 
@@ -229,23 +230,18 @@ def test_the_dashboard_shows_what_the_store_holds(platform):
     reason="NO BROWSER: what people see is not tested; apt-get install chromium",
 )
 def test_airflow_shows_the_grid_and_its_form(platform):
-    base = platform.settings.airflow_url
+    settings = platform.settings
     with browser.new_page(width=1440, height=1000) as page:
-        page.goto(base)
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", secret(platform.settings, "airflow_admin_password"))
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url)
-        page.goto(f"{base}/dags/experiment_etl")
+        airflow_ui.login(page, settings)
+        page.goto(f"{settings.airflow_url}/dags/experiment_etl")
         page.get_by_text("publish", exact=True).first.wait_for()
         page.screenshot(path=ARTIFACTS / "airflow-etl.png")
-        page.goto(f"{base}/dags/grid_search")
+        page.goto(f"{settings.airflow_url}/dags/grid_search")
         page.get_by_text("run_trials").first.wait_for()
         page.wait_for_timeout(1500)
         page.screenshot(path=ARTIFACTS / "airflow-grid.png")
-        page.get_by_role("button", name="Trigger").first.click()
+        airflow_ui.open_form(page, settings)
         form = page.get_by_role("dialog")
-        form.get_by_text("trials_per_task").wait_for()
         page.screenshot(path=ARTIFACTS / "airflow-form.png")
         for field in ("preset", "experiment", "author", "dataset", "model", "grid", "seeds"):
             assert form.get_by_text(field).count()
