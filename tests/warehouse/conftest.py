@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mled.settings import Settings
+
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("lab")
 
@@ -39,3 +41,13 @@ def etl(settings):
     from mled.warehouse.pipeline import run_etl
 
     return functools.partial(run_etl, settings)
+
+
+@pytest.fixture
+def project(settings, tmp_path, monkeypatch):
+    """A copy of the dbt project, on which the settings are set."""
+    copy = tmp_path / "dbt_project"
+    shutil.copytree(settings.dbt_project, copy)
+    monkeypatch.setattr(Settings, "dbt_project", property(lambda self: copy))
+    monkeypatch.setattr(Settings, "dbt_target", property(lambda self: tmp_path / "target"))
+    return copy

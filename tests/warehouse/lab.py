@@ -200,9 +200,7 @@ class Truth:
             dataset = self._datasets[e.dataset_id]
             shown = self._varied[e.id] or self._names(e.id)
             label = ", ".join(
-                f"{h.name}={_text(h)}"
-                for h in self._hyperparameters[trial.id]
-                if h.name in shown
+                f"{h.name}={_text(h)}" for h in self._hyperparameters[trial.id] if h.name in shown
             )
             result.append(
                 (

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from mled.settings import ROOT, Settings
+from mled.settings import ROOT
 from mled.warehouse import dbt
 from mled.warehouse.files import WarehouseError
 
@@ -68,16 +67,6 @@ def test_stages_models_and_schedule(dag):
     assert producer["pool"] == "dbt"
     # A task of dbt that is tried again would run dbt beside the first one.
     assert {t["retries"] for name, t in tasks.items() if name.startswith("dbt.")} == {0}
-
-
-@pytest.fixture
-def project(settings, tmp_path, monkeypatch):
-    """A copy of the dbt project, on which the settings are set."""
-    copy = tmp_path / "dbt_project"
-    shutil.copytree(settings.dbt_project, copy)
-    monkeypatch.setattr(Settings, "dbt_project", property(lambda self: copy))
-    monkeypatch.setattr(Settings, "dbt_target", property(lambda self: tmp_path / "target"))
-    return copy
 
 
 def test_the_manifest_follows_the_project(settings, project):

@@ -22,7 +22,7 @@ def settings(either_store):
 
 
 def rows(settings, batch, table):
-    folder = batches.folder_of(settings, batch.batch_id)
+    folder = batches.folder_of(settings, batch)
     return pq.read_table(folder / f"{table}.parquet").to_pylist()
 
 
@@ -31,7 +31,7 @@ def test_the_first_batch_knows_every_table(settings, database):
     assert batch.rows == 0
     assert set(batch.tables) == {table.name for table in STAMPED}
     for table in STAMPED:
-        assert batch.columns[table.name].keys() == {*table.c.keys(), "is_deleted"}
+        assert batch.columns[table.name].keys() == {*table.c.keys(), "is_deleted", "staged_in"}
     assert extract(settings) is None
 
 
@@ -39,9 +39,9 @@ def test_a_manifest_says_what_the_files_hold(settings, lab):
     trial = lab.trial(lab.experiment(), {"C": 1})
     lab.log(trial, "loss", {0: 1.0, 1: 0.5})
     batch = extract(settings)
-    assert batches.last(settings) == batch
+    assert batches.series(settings) == [batch]
     assert batch.tables["metric"].rows == batch.tables["metric"].inserted == 2
-    folder = batches.folder_of(settings, batch.batch_id)
+    folder = batches.folder_of(settings, batch)
     assert sum(f.bytes for f in batch.tables.values()) == batch.bytes
     for name, file in batch.tables.items():
         content = (folder / f"{name}.parquet").read_bytes()
@@ -115,15 +115,18 @@ def test_another_store_stops_the_run(settings, lab):
     extract(settings)
     with lab.database.write() as connection:
         connection.execute(sa.update(Clock).values(store_id="another"))
-    with pytest.raises(WarehouseError, match=r"another.*set MLED_STORE_URL back"):
+    with pytest.raises(WarehouseError, match=r"another.*mled warehouse rebuild.*MLED_STORE_URL"):
         extract(settings)
+    batch = extract(settings, afresh=True)
+    assert (batch.store_id, batch.low) == ("another", 0)
+    assert batches.series(settings) == [batch]
 
 
 def test_a_restored_store_stops_the_run(settings, lab, monkeypatch):
     lab.experiment()
     high = extract(settings).high
     monkeypatch.setattr(lab.database.dialect, "high", lambda connection: high - 1)
-    with pytest.raises(WarehouseError, match=r"restored from a backup.*move .*staging"):
+    with pytest.raises(WarehouseError, match=r"older copy.*mled warehouse rebuild"):
         extract(settings)
 
 
@@ -167,22 +170,61 @@ def test_a_new_column_simply_arrives(settings, lab, monkeypatch):
 
 
 def test_what_a_killed_run_left_is_cleared_away(settings, lab):
-    left = settings.staging / "tmp" / "batch_id=1"
+    left = settings.staging / "tmp" / "0-1"
     left.mkdir(parents=True)
     (left / "metric.parquet").write_text("half a file")
     lab.experiment()
     batch = extract(settings)
     assert not left.exists()
-    assert [p.name for p in (settings.staging / "committed").iterdir()] == [
-        f"batch_id={batch.batch_id}"
-    ]
+    assert [p.name for p in batches.committed(settings).iterdir()] == [batch.name]
 
 
 def test_a_damaged_manifest_is_named(settings, lab):
     batch = extract(settings)
-    (batches.folder_of(settings, batch.batch_id) / batches.MANIFEST).write_text("{}")
+    (batches.folder_of(settings, batch) / batches.MANIFEST).write_text("{}")
     with pytest.raises(WarehouseError, match=r"manifest.json is no manifest.*restore the folder"):
         extract(settings)
+
+
+def test_a_batch_that_is_missing_is_noticed(settings, lab):
+    for _ in range(3):
+        lab.experiment()
+        batch = extract(settings)
+    middle = batches.folder_of(settings, batches.series(settings)[1])
+    middle.rename(settings.staging / "lost")
+    with pytest.raises(WarehouseError, match=rf"from \d+ to {batch.low}.*mled warehouse rebuild"):
+        extract(settings)
+
+
+def test_a_row_changed_between_the_watermark_and_the_snapshot_is_in_the_batch(
+    settings, lab, monkeypatch
+):
+    """Without it the rows that refer to it would lack it until the next run."""
+    experiment = lab.experiment()
+    lab.trial(experiment)
+    dialect = lab.database.dialect
+    measured = dialect.high
+
+    def high(connection):
+        found = measured(connection)
+        lab.update(Experiment, experiment, name="renamed meanwhile")
+        lab.delete(Author, Author.name == "gone meanwhile")
+        return found
+
+    with lab.database.write() as connection:
+        connection.execute(sa.insert(Author).values(name="gone meanwhile"))
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(dialect, "high", high)
+        first = extract(settings)
+    assert [r["name"] for r in rows(settings, first, "experiment")] == ["renamed meanwhile"]
+    gone = rows(settings, first, "author")[-1]
+    assert gone["is_deleted"] and gone["updated_at"] > first.high
+
+    # What lies beyond the watermark comes again, and says the same.
+    second = extract(settings)
+    assert second.low == first.high
+    assert [r["name"] for r in rows(settings, second, "experiment")] == ["renamed meanwhile"]
+    assert rows(settings, second, "author")[-1]["is_deleted"]
 
 
 def test_only_one_at_a_time(settings):

@@ -115,7 +115,7 @@ def test_it_can_fail(settings, lab, etl, monkeypatch):
     lab.log(trial, "accuracy", {0: 0.5})
 
     exact = extract._changed
-    monkeypatch.setattr(extract, "_changed", lambda t, low, high: exact(t, low + 10**9, high))
+    monkeypatch.setattr(extract, "_changed", lambda t, low: exact(t, low + 10**9))
     etl()
     with pytest.raises(AssertionError):
         check(settings)

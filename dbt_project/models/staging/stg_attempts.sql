@@ -14,7 +14,8 @@ renamed as (
         make_timestamp(heartbeat_at) as heartbeat_at,
         make_timestamp(ended_at) as ended_at,
         make_timestamp(created_at) as created_at,
-        * exclude (number, started_at, heartbeat_at, ended_at, created_at)
+        staged_in as batch_id,
+        * exclude (number, started_at, heartbeat_at, ended_at, created_at, staged_in)
     from source
 
 )

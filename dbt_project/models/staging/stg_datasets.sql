@@ -11,7 +11,8 @@ renamed as (
     select
         id as dataset_id,
         make_timestamp(created_at) as created_at,
-        * exclude (id, created_at)
+        staged_in as batch_id,
+        * exclude (id, created_at, staged_in)
     from source
 
 )

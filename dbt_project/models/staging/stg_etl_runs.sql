@@ -13,7 +13,8 @@ renamed as (
         make_timestamp(started_at) as started_at,
         make_timestamp(ended_at) as ended_at,
         make_timestamp(created_at) as created_at,
-        * exclude (id, started_at, ended_at, created_at)
+        staged_in as batch_id,
+        * exclude (id, started_at, ended_at, created_at, staged_in, batch_id)
     from source
 
 )

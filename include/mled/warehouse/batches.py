@@ -1,8 +1,9 @@
 """Batches in staging: immutable folders of Parquet files, each with a manifest.
 
 A batch's folder appears whole, by one rename, and its manifest holds the watermark: there is no
-second place that could disagree with the data. A batch bears the stamp of the store's clock up to
-which it reads as its number, so no number is ever used again for other rows.
+second place that could disagree with the data. The folder is named by the stamps of the store's
+clock between which it reads, as `low-high`, so no name is ever used again for other rows. Batches
+that follow one another, from the store's first stamp on, are a series.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mled.settings import Settings
-from mled.warehouse.files import WarehouseError
+from mled.warehouse.files import WarehouseError, discard
 
 MANIFEST = "manifest.json"
+AFRESH = "build everything afresh from the store as it is now with `mled warehouse rebuild`"
+"""The way out when staging cannot be continued."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class File:
 
 @dataclass(frozen=True)
 class Batch:
-    """A manifest: rows of the store `store_id` with `low < updated_at <= high`.
+    """A manifest: rows of the store `store_id` with `updated_at` above `low`.
 
+    It lacks none up to `high`; it may hold some beyond, which the next batch brings again.
     `columns` holds the type of every column of every table of the store at that time, whether
     or not the batch has rows of it; `tables` the files.
     """
 
     batch_id: int
+    series: str
     store_id: str
     schema_version: str
     low: int
@@ -46,6 +51,11 @@ class Batch:
     created_at: str
     tables: dict[str, File]
     columns: dict[str, dict[str, str]]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.low}-{self.high}"
 
     @property
     def rows(self) -> int:
@@ -61,9 +71,14 @@ class Batch:
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def folder_of(settings: Settings, batch_id: int) -> Path:
-    """Where the batch lies once it is committed."""
-    return settings.staging / "committed" / f"batch_id={batch_id}"
+def committed(settings: Settings) -> Path:
+    """The folder in which the batches lie."""
+    return settings.staging / "committed"
+
+
+def folder_of(settings: Settings, batch: Batch) -> Path:
+    """Where a batch lies once it is committed."""
+    return committed(settings) / batch.name
 
 
 def read(folder: Path) -> Batch:
@@ -80,14 +95,30 @@ def read(folder: Path) -> Batch:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WarehouseError(
             f"{path} is no manifest of a batch ({error}): restore the folder {folder.parent} "
-            "from a backup, or move it away to read the whole store again"
+            f"from a backup, or {AFRESH}"
         ) from error
 
 
-def last(settings: Settings) -> Batch | None:
-    """The newest committed batch; None before the first."""
-    ids = [
-        int(folder.name.removeprefix("batch_id="))
-        for folder in (settings.staging / "committed").glob("batch_id=*")
-    ]
-    return read(folder_of(settings, max(ids))) if ids else None
+def series(settings: Settings) -> list[Batch]:
+    """The committed batches, oldest first; batches that a merged one replaces are removed.
+
+    Raises:
+        WarehouseError: a manifest is damaged, or a batch is missing between two others.
+    """
+    found = sorted(
+        (read(folder) for folder in committed(settings).glob("*-*")),
+        key=lambda batch: (batch.low, -batch.high),
+    )
+    kept: list[Batch] = []
+    for batch in found:
+        end = kept[-1].high if kept else 0
+        if kept and batch.high <= end:
+            discard(folder_of(settings, batch), settings.staging / "tmp")
+        elif batch.low != end:
+            raise WarehouseError(
+                f"{committed(settings)} has no batch for the stamps from {end} to {batch.low}: "
+                f"put its folder back, or {AFRESH}"
+            )
+        else:
+            kept.append(batch)
+    return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """The environment variables that the project's profile, sources and exposures read."""
     return {
         "MLED_BUILD_FILE": str(settings.build_file),
+        "MLED_MACROS": _macros(settings.dbt_project),
         "MLED_STAGING": str(settings.staging),
         "MLED_DUCKDB_MEMORY": settings.duckdb_memory,
         "MLED_DBT_THREADS": str(settings.dbt_threads),
@@ -31,6 +33,12 @@ def environment(settings: Settings) -> dict[str, str]:
         "DBT_LOG_PATH": str(settings.logs / "dbt"),
         "DO_NOT_TRACK": "1",
     }
+
+
+def _macros(project: Path) -> str:
+    """A hash of the project's macros, of whose text dbt tells a model nothing."""
+    texts = (path.read_bytes() for path in sorted(project.glob("macros/**/*.sql")))
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def build(settings: Settings, *arguments: str) -> None:
@@ -49,19 +57,40 @@ def build(settings: Settings, *arguments: str) -> None:
         done = dbtRunner().invoke([*BUILD, "--quiet", *arguments])
     DuckDBConnectionManager.close_all_connections()  # it would keep the build file open
     if done.exception:
-        raise WarehouseError(str(done.exception)) from done.exception
+        raise WarehouseError(_one_line(done.exception)) from done.exception
     if not done.success:
         raise WarehouseError(outcome(settings.dbt_target)[1])
 
 
 def outcome(target: Path) -> tuple[float, str | None]:
-    """Seconds that the dbt run that wrote into `target` took, and what failed first in it."""
+    """Seconds that the dbt run that wrote into `target` took, and what failed first in it.
+
+    The second is a sentence with what to do, or None.
+    """
     content = json.loads((target / "run_results.json").read_text(encoding="utf-8"))
     failed = [r for r in content["results"] if r["status"] in ("error", "fail")]
     if not failed:
         return content["elapsed_time"], None
-    others = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
-    return content["elapsed_time"], f"{failed[0]['unique_id']}: {failed[0]['message']}{others}"
+    kind, _, name = failed[0]["unique_id"].split(".", 2)
+    name, message = name.removeprefix("mled."), _one_line(failed[0]["message"])
+    others = f", and {len(failed) - 1} more failed" if len(failed) > 1 else ""
+    if failed[0]["status"] == "fail":
+        sentence = (
+            f"the marts did not pass the test {name}{others} ({message}), and were not published: "
+            f"its query, below {target / 'compiled'}, shows the rows"
+        )
+    elif kind == "operation":
+        sentence = message
+    else:
+        sentence = (
+            f"the {kind} {name} failed{others}: {message}; mend it, or undo the last change of "
+            "dbt_project, and run the ETL again"
+        )
+    return content["elapsed_time"], sentence
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def parse(settings: Settings) -> None:

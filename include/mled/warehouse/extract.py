@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,16 @@ from sqlalchemy.engine import Connection
 from mled.settings import Settings
 from mled.store import connect
 from mled.store.database import head
-from mled.store.schema import STAMPED, Clock, Metric, MetricChange, Tombstone
+from mled.store.schema import STAMPED, Metric, MetricChange, Tombstone
 from mled.warehouse import batches
 from mled.warehouse.batches import Batch, File
-from mled.warehouse.files import WarehouseError, commit_folder, empty_folder
+from mled.warehouse.files import (
+    WarehouseError,
+    commit_folder,
+    discard,
+    empty_folder,
+    sha256,
+)
 
 CHUNK_ROWS = 100_000
 """Rows held in memory at a time; also the size of a Parquet row group."""
@@ -34,52 +40,61 @@ _ARROW_TYPES: dict[type[sa.types.TypeEngine], pa.DataType] = {
     sa.JSON: pa.string(),
 }
 
+_ADDED = (
+    pa.field("is_deleted", pa.bool_(), nullable=False),
+    pa.field("staged_in", pa.int64(), nullable=False),
+)
+"""What staging knows of a row beyond the store's own columns."""
 
-def extract(settings: Settings) -> Batch | None:
+
+def extract(settings: Settings, afresh: bool = False) -> Batch | None:
     """Write what changed in the store since the last batch as a new batch; None if nothing did.
 
+    With `afresh`, everything, as the first batch of a series that replaces the one in staging.
     Call it under `files.exclusive`. Memory is bounded by `CHUNK_ROWS`, whatever the number of
     rows. A batch holds a file for each table with changed rows, and for each table that no
-    earlier batch knew: the columns of the table and `is_deleted`. A deleted row has only its key
-    and `updated_at`.
+    earlier batch knew: the columns of the table, `is_deleted`, and `staged_in`, which is the
+    number of the batch. A deleted row has only its key and `updated_at`.
 
     Raises:
         WarehouseError: the store is another one than the last batch's, went back in time, or
             lost or retyped a column.
         StoreError: the store cannot be read.
     """
-    previous = batches.last(settings)
-    aside = empty_folder(settings.staging / "tmp")
-    with connect(settings).read() as connection:
-        high = connect(settings).dialect.high(connection)
-        store_id = connection.execute(sa.select(Clock.store_id)).scalar_one()
-        columns = {table.name: _types(table) for table in STAMPED}
-        _check(settings, previous, store_id, high, columns)
-        low = previous.high if previous else 0
-        if previous and high == low:
-            return None
-        known = previous.columns if previous else {}
-        folder = aside / f"batch_id={high}"
+    series = [] if afresh else batches.series(settings)
+    previous = series[-1] if series else None
+    database = connect(settings)
+    store_id = database.identity()
+    columns = {table.name: _types(table) for table in STAMPED}
+    with database.snapshot() as (connection, high):
+        if previous:
+            _check(settings, previous, store_id, high, columns)
+            if high == previous.high:
+                return None
+        batch = Batch(
+            batch_id=high,
+            series=previous.series if previous else str(uuid.uuid4()),
+            store_id=store_id,
+            schema_version=head(),
+            low=previous.high if previous else 0,
+            high=high,
+            created_at=datetime.now(UTC).isoformat(),
+            tables={},
+            columns=columns,
+        )
+        folder = empty_folder(settings.staging / "tmp") / batch.name
         folder.mkdir()
-        files = {
-            table.name: file
-            for table in STAMPED
-            if (file := _write_table(connection, table, low, high, folder, table.name not in known))
-        }
-    if not files:
+        known = previous.columns if previous else {}
+        for table in STAMPED:
+            file = _write_table(connection, table, batch, folder, table.name not in known)
+            if file:
+                batch.tables[table.name] = file
+    if not batch.tables:
         return None
-    batch = Batch(
-        batch_id=high,
-        store_id=store_id,
-        schema_version=head(),
-        low=low,
-        high=high,
-        created_at=datetime.now(UTC).isoformat(),
-        tables=files,
-        columns=columns,
-    )
     batch.write(folder)
-    commit_folder(folder, batches.folder_of(settings, batch.batch_id))
+    if afresh and batches.committed(settings).exists():
+        discard(batches.committed(settings), settings.staging / "tmp")
+    commit_folder(folder, batches.folder_of(settings, batch))
     return batch
 
 
@@ -90,7 +105,7 @@ def arrow_schema(table: sa.Table) -> pa.Schema:
         WarehouseError: a column's type has no counterpart.
     """
     fields = [pa.field(column.name, _arrow_type(column)) for column in table.columns]
-    return pa.schema([*fields, pa.field("is_deleted", pa.bool_(), nullable=False)])
+    return pa.schema([*fields, *_ADDED])
 
 
 def _arrow_type(column: sa.Column) -> pa.DataType:
@@ -109,27 +124,22 @@ def _types(table: sa.Table) -> dict[str, str]:
 
 def _check(
     settings: Settings,
-    previous: Batch | None,
+    previous: Batch,
     store_id: str,
     high: int,
     columns: dict[str, dict[str, str]],
 ) -> None:
     """Refuse to continue the series of batches with rows that do not belong to it."""
-    if previous is None:
-        return
-    afresh = (
-        f"to build the mart afresh from the store as it is now, move {settings.staging} and "
-        f"{settings.build_file.parent} away and run the ETL again"
-    )
     if store_id != previous.store_id:
         raise WarehouseError(
             f"the store {settings.store} is {store_id}, but staging was read from "
-            f"{previous.store_id}: set MLED_STORE_URL back, or, {afresh}"
+            f"{previous.store_id}: if it was restored from a backup, {batches.AFRESH}; "
+            "otherwise set MLED_STORE_URL back"
         )
     if high < previous.high:
         raise WarehouseError(
             f"the store's clock is at {high}, but staging was read up to {previous.high}: the "
-            f"store has been restored from a backup; {afresh}"
+            f"store has been replaced by an older copy; {batches.AFRESH}"
         )
     for table, types in previous.columns.items():
         for column, kind in types.items():
@@ -138,22 +148,22 @@ def _check(
                 change = "was removed" if now is None else f"was {kind} and is now {now}"
                 raise WarehouseError(
                     f"column {table}.{column} of the store {change}: adapt the models of "
-                    f"dbt_project that use it; then, {afresh}"
+                    f"dbt_project that use it, then {batches.AFRESH}"
                 )
 
 
 def _write_table(
-    connection: Connection, table: sa.Table, low: int, high: int, folder: Path, even_empty: bool
+    connection: Connection, table: sa.Table, batch: Batch, folder: Path, even_empty: bool
 ) -> File | None:
     """Write a table's changed and deleted rows; None when there are none and none are wanted."""
     path = folder / f"{table.name}.parquet"
     writer = None
     inserted = updated = deleted = 0
-    for chunk in _chunks(connection, table, low, high):
+    for chunk in _chunks(connection, table, batch):
         writer = writer or pq.ParquetWriter(path, chunk.schema, compression="zstd")
         writer.write_batch(chunk, row_group_size=CHUNK_ROWS)
         gone = pc.sum(chunk["is_deleted"]).as_py()
-        new = pc.sum(pc.greater(chunk["created_at"], low)).as_py() or 0
+        new = pc.sum(pc.greater(chunk["created_at"], batch.low)).as_py() or 0
         inserted, updated, deleted = (
             inserted + new,
             updated + chunk.num_rows - gone - new,
@@ -164,44 +174,49 @@ def _write_table(
             return None
         writer = pq.ParquetWriter(path, arrow_schema(table), compression="zstd")
     writer.close()
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rows = inserted + updated + deleted
-    return File(rows, inserted, updated, deleted, path.stat().st_size, sha256)
+    return File(rows, inserted, updated, deleted, path.stat().st_size, sha256(path))
 
 
-def _chunks(
-    connection: Connection, table: sa.Table, low: int, high: int
-) -> Iterator[pa.RecordBatch]:
+def _chunks(connection: Connection, table: sa.Table, batch: Batch) -> Iterator[pa.RecordBatch]:
     schema = arrow_schema(table)
     streamed = connection.execution_options(stream_results=True)
-    for rows in streamed.execute(_changed(table, low, high)).partitions(CHUNK_ROWS):
-        alive = pa.repeat(pa.scalar(False), len(rows))
-        columns = zip(zip(*rows, strict=True), schema.types[:-1], strict=True)
-        yield pa.record_batch([*(pa.array(c, t) for c, t in columns), alive], schema=schema)
-    for rows in streamed.execute(_deleted(table, low, high)).partitions(CHUNK_ROWS):
-        yield _tombstones(table, schema, rows)
+    for rows in streamed.execute(_changed(table, batch.low)).partitions(CHUNK_ROWS):
+        kinds = schema.types[: -len(_ADDED)]
+        columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), kinds, strict=True)]
+        yield pa.record_batch([*columns, *_added(len(rows), False, batch)], schema=schema)
+    for rows in streamed.execute(_deleted(table, batch.low)).partitions(CHUNK_ROWS):
+        yield _tombstones(table, schema, rows, batch)
 
 
-def _changed(table: sa.Table, low: int, high: int) -> sa.Select:
+def _added(rows: int, is_deleted: bool, batch: Batch) -> list[pa.Array]:
+    return [
+        pa.repeat(pa.scalar(is_deleted), rows),
+        pa.repeat(pa.scalar(batch.batch_id, pa.int64()), rows),
+    ]
+
+
+# Neither query ends at the batch's `high`: a row that was changed again before the snapshot was
+# taken would then be missing, though rows that refer to it are not.
+def _changed(table: sa.Table, low: int) -> sa.Select:
     # JSON stays the text that the store holds: staging is not the place to interpret it.
     columns = [sa.cast(c, sa.Text) if isinstance(c.type, sa.JSON) else c for c in table.columns]
-    query = sa.select(*columns).where(table.c.updated_at > low, table.c.updated_at <= high)
+    query = sa.select(*columns).where(table.c.updated_at > low)
     if table is Metric.__table__:
         trials = sa.select(MetricChange.trial_id).where(MetricChange.updated_at > low)
         query = query.where(table.c.trial_id.in_(trials))
     return query
 
 
-def _deleted(table: sa.Table, low: int, high: int) -> sa.Select:
+def _deleted(table: sa.Table, low: int) -> sa.Select:
     return sa.select(Tombstone.key, Tombstone.updated_at).where(
-        Tombstone.table_name == table.name,
-        Tombstone.updated_at > low,
-        Tombstone.updated_at <= high,
+        Tombstone.table_name == table.name, Tombstone.updated_at > low
     )
 
 
-def _tombstones(table: sa.Table, schema: pa.Schema, rows: Sequence[sa.Row]) -> pa.RecordBatch:
+def _tombstones(
+    table: sa.Table, schema: pa.Schema, rows: Sequence[sa.Row], batch: Batch
+) -> pa.RecordBatch:
     keys, stamps = zip(*rows, strict=True)
     key_schema = pa.schema([schema.field(column.name) for column in table.primary_key])
     parsed = pyarrow.json.read_json(
@@ -210,7 +225,7 @@ def _tombstones(table: sa.Table, schema: pa.Schema, rows: Sequence[sa.Row]) -> p
     ).combine_chunks()
     filled = {name: parsed[name].combine_chunks() for name in key_schema.names}
     filled["updated_at"] = pa.array(stamps, pa.int64())
-    filled["is_deleted"] = pa.repeat(pa.scalar(True), len(rows))
+    filled |= zip((f.name for f in _ADDED), _added(len(rows), True, batch), strict=True)
     return pa.record_batch(
         [filled.get(f.name, pa.nulls(len(rows), f.type)) for f in schema], schema=schema
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sha256(path: Path) -> str:
+    """The hash of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def commit_folder(folder: Path, target: Path) -> None:
     """Move a folder that was written aside to its final name: all of it, or nothing."""
     for path in folder.iterdir():
@@ -68,6 +75,17 @@ def commit_folder(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(folder, target)
     sync(target.parent)
+
+
+def discard(folder: Path, aside: Path) -> None:
+    """Remove a folder that others may look for: it is gone in one step, whatever happens.
+
+    `aside` is a folder on the same disk in which nothing has to last.
+    """
+    aside.mkdir(parents=True, exist_ok=True)
+    gone = aside / f"discarded-{folder.name}"
+    os.rename(folder, gone)
+    shutil.rmtree(gone)
 
 
 def empty_folder(folder: Path) -> Path:

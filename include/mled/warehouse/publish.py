@@ -37,8 +37,8 @@ def publish(settings: Settings) -> int:
     with duckdb.connect(str(settings.build_file)) as connection:
         # The tests of the data look at what has changed since.
         connection.execute(
-            f"UPDATE {BOOKKEEPING}.published_batch "
-            f"SET batch_id = (SELECT batch_id FROM {BOOKKEEPING}.frozen_batch)"
+            f"UPDATE {BOOKKEEPING}.published "
+            f"SET batch_id = (SELECT batch_id FROM {BOOKKEEPING}.frozen)"
         )
         connection.execute("CHECKPOINT")
     aside = empty_folder(settings.warehouse / "tmp")
@@ -54,6 +54,23 @@ def publish(settings: Settings) -> int:
     _point(settings.mart.parent, folder)
     _prune(settings, version)
     return version
+
+
+def restore(settings: Settings) -> None:
+    """Put the published marts where dbt builds, if the build file is not there.
+
+    dbt builds them anew, for nothing tells what they contain; what it keeps for good, as the
+    columns of hyperparameters, it finds again. Call it under `files.exclusive`.
+    """
+    if settings.build_file.exists() or not settings.mart.exists():
+        return
+    # What was not yet written into the file that is gone belongs to no other.
+    settings.build_file.with_name(f"{settings.build_file.name}.wal").unlink(missing_ok=True)
+    aside = empty_folder(settings.warehouse / "tmp") / settings.build_file.name
+    shutil.copyfile(settings.mart, aside)
+    sync(aside)
+    settings.build_file.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(aside, settings.build_file)
 
 
 def _folder(settings: Settings, version: int) -> Path:
