@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from playwright.sync_api import Page
+
 from mled import settings as settings_module
 from mled.airflow_api import Airflow
 from mled.secrets import secret
@@ -18,21 +20,25 @@ def airflow(settings: Settings) -> None:
     """The ETL DAG with its models, a grid's trials, and the form."""
     with browser.new_page(width=1440, height=820) as page:
         airflow_ui.login(page, settings)
-        page.goto(f"{settings.airflow_url}/dags/experiment_etl")
-        page.get_by_text("dbt", exact=True).first.click()
-        page.wait_for_timeout(2000)
+        _open_run(page, settings, "experiment_etl")
+        page.get_by_label("Expand all task groups").click()
+        page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "airflow-etl.png")
-        with Airflow(settings) as api:
-            run = api.latest_run("grid_search")
-        page.goto(f"{settings.airflow_url}/dags/grid_search/runs/{quote(run)}")
-        page.get_by_text("summarise").first.wait_for()
-        page.wait_for_timeout(2000)
+        _open_run(page, settings, "grid_search")
         page.screenshot(path=IMAGES / "airflow-grid.png")
         airflow_ui.open_form(page, settings)
         page.mouse.move(700, 500)
         page.mouse.wheel(0, 600)
         page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "airflow-form.png")
+
+
+def _open_run(page: Page, settings: Settings, dag_id: str) -> None:
+    with Airflow(settings) as api:
+        run_id = api.latest_run(dag_id)
+    page.goto(f"{settings.airflow_url}/dags/{dag_id}/runs/{quote(run_id)}")
+    page.get_by_text("Task Instances", exact=True).wait_for()
+    page.wait_for_timeout(2500)
 
 
 def superset(settings: Settings) -> None:
