@@ -27,8 +27,7 @@ def airflow(settings: Settings) -> None:
         _open_run(page, settings, "grid_search")
         page.screenshot(path=IMAGES / "airflow-grid.png")
         airflow_ui.open_form(page, settings)
-        page.mouse.move(700, 500)
-        page.mouse.wheel(0, 600)
+        page.get_by_role("dialog").get_by_text("objective").first.scroll_into_view_if_needed()
         page.wait_for_timeout(1000)
         page.screenshot(path=IMAGES / "airflow-form.png")
 
