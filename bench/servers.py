@@ -47,6 +47,7 @@ class Servers:
         )
         self.airflow = Airflow(self.settings)
         self.processes: dict[str, subprocess.Popen] = {}
+        self._sessions: set[int] = set()
         self._extra = dict(environment or {})
 
     def __enter__(self) -> Servers:
@@ -61,7 +62,7 @@ class Servers:
         try:
             for name in NAMES:
                 self.start(name)
-            self._wait()
+            self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
@@ -84,6 +85,7 @@ class Servers:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._sessions.add(self.processes[name].pid)
 
     def stop(self) -> None:
         """Stop all of them, and every task that they have started."""
@@ -97,10 +99,14 @@ class Servers:
 
     def all_processes(self) -> list[psutil.Process]:
         """The servers and all that they have started, orphans too: each server is a session."""
-        sessions = {process.pid for process in self.processes.values()}
-        return [process for process in psutil.process_iter() if _session(process) in sessions]
+        return [process for process in psutil.process_iter() if _session(process) in self._sessions]
 
-    def _wait(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the scheduler is alive and has read the grid DAG.
+
+        Raises:
+            TimeoutError: it is not after `START_SECONDS`.
+        """
         end = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if time.monotonic() > end:

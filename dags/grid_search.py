@@ -32,9 +32,10 @@ def _field(name: str, schema: dict) -> Param:
 
 
 def _hyperparameters() -> str:
-    """What the grid of each model may name, as Markdown."""
+    """What the grid of each model may name, with the defaults, as Markdown."""
     return "".join(
-        f"\n- **{name}**: {', '.join(models.get(name).hyperparameters.model_fields)}"
+        f"\n- **{name}**: "
+        + ", ".join(f"{field} ({value!r})" for field, value in models.check(name, {}).items())
         for name in models.names()
     )
 

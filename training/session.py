@@ -43,11 +43,12 @@ class Stopping(Protocol):
 class Session:
     """One run of a model's `train`."""
 
-    def __init__(self, trial: Trial, checkpoints: Checkpoints, save_seconds: float | None = None):
-        """`save_seconds` is the least time between two checkpoints, `SAVE_SECONDS` by default."""
+    def __init__(self, trial: Trial, checkpoints: Checkpoints, saved: bytes | None = None):
+        """`saved` is what an earlier attempt of the trial has left in `checkpoints`."""
         self._trial = trial
         self._checkpoints = checkpoints
-        self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
+        self._saved = saved
+        self._has_checkpoint = saved is not None
         self._latest: dict[str, Any] = {}
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -71,8 +72,8 @@ class Session:
         import torch
 
         first, best, stale = 0, math.inf, 0
-        if saved := self._checkpoints.read(self._trial.id):
-            state = torch.load(io.BytesIO(saved), weights_only=True)
+        if self._saved is not None:
+            state = torch.load(io.BytesIO(self._saved), weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
             torch.set_rng_state(state["random"])
@@ -84,10 +85,10 @@ class Session:
                 log.info("trial %d stops before epoch %d", self._trial.id, epoch)
                 break
             yield epoch
-            value = self._score(stopping.monitor) if stopping.patience else math.inf
+            value = self._score(stopping.monitor)
             # NaN is no improvement.
             best, stale = (value, 0) if value < best - stopping.min_delta else (best, stale + 1)
-            if time.monotonic() - saved_at >= self._save_seconds and epoch < count - 1:
+            if time.monotonic() - saved_at >= SAVE_SECONDS and epoch < count - 1:
                 buffer = io.BytesIO()
                 torch.save(
                     {
@@ -103,9 +104,17 @@ class Session:
                     # First the points: an attempt that goes on does not log them again.
                     self._trial.flush()
                     self._checkpoints.write(self._trial.id, buffer.getvalue())
+                    self._has_checkpoint = True
                 saved_at = time.monotonic()
 
+    def forget(self) -> None:
+        """Delete what is saved: the trial has ended."""
+        if self._has_checkpoint:
+            self._checkpoints.delete(self._trial.id)
+
     def _score(self, metric: str) -> float:
-        """The latest value of a metric, as a number of which less is better."""
-        value = float(self._latest[metric])
+        """The latest value of a metric, as a number of which less is better; inf before any."""
+        value = float(self._latest.get(metric, math.inf))
+        if value == math.inf:
+            return value
         return value if is_better_lower(metric) else -value

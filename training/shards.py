@@ -14,7 +14,9 @@ from collections.abc import Sequence
 MAX_SHARDS = 500
 SHORTEST_S = 2.0  # a task with less work spends its time on starting
 LONGEST_S = 300.0  # so that pausing a run takes effect, and its progress shows
-TAIL_SHARE = 32  # while nothing is measured, the last shards are this part of a worker's share
+# What part of a worker's share the last shards are: at most, since trials may take longer than what
+# was measured of others; and exactly, while nothing is measured.
+TAIL_AT_MOST, TAIL_UNMEASURED = 6, 32
 
 
 def cut(
@@ -33,7 +35,7 @@ def cut(
         size = max(trials_per_task, math.ceil(left / MAX_SHARDS))
         return [list(trial_ids[i : i + size]) for i in range(0, left, size)]
     if trial_seconds is None:
-        shortest, longest = max(1, left // (workers * TAIL_SHARE)), left
+        shortest, longest = left // (workers * TAIL_UNMEASURED), left
     else:
         trial_seconds = max(trial_seconds, 1e-6)
         shortest = math.ceil(SHORTEST_S / trial_seconds)
@@ -48,8 +50,7 @@ def cut(
 
 def _sizes(left: int, workers: int, shortest: int, longest: int) -> list[int]:
     """Shards of half of a worker's share of what is left each, between two bounds."""
-    # At least two for each worker, however short the trials are.
-    shortest = max(1, min(shortest, left // (2 * workers)))
+    shortest = max(1, min(shortest, left // (TAIL_AT_MOST * workers)))
     sizes = []
     while left:
         size = min(left, max(shortest, min(longest, math.ceil(left / (2 * workers)))))

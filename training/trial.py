@@ -38,31 +38,33 @@ class Setting:
     checkpoints: Checkpoints
 
 
-def run(database: Database, trial_id: int, setting: Setting) -> None:
+def run(database: Database, trial_id: int, setting: Setting, is_first: bool = False) -> None:
     """Train and evaluate a trial, recording everything in the store.
 
-    A trial that was saved by an attempt before goes on from there.
+    A trial that was saved by an attempt before goes on from there, unless `is_first` says that
+    there was none (to ask costs a request in Airflow).
 
     Raises:
         Exception: whatever training raised; it is recorded with its traceback first.
     """
-    checkpoints = setting.checkpoints
-    resume = checkpoints.read(trial_id) is not None
+    saved = None if is_first else setting.checkpoints.read(trial_id)
+    trial = Trial(database, trial_id, resume=saved is not None, code=HERE)
+    session = Session(trial, setting.checkpoints, saved)
     # Before the trial's clock starts: the first one of a process would pay for the imports.
     _prepare(models.get(setting.model).library)
     try:
-        with Trial(database, trial_id, resume=resume, code=HERE) as trial:
-            _train(trial, setting)
+        with trial:
+            _train(trial, setting, session)
     except StoreError:
         # Its next attempt can go on from the checkpoint, which may be that attempt's already.
         raise
     except Exception:
-        checkpoints.delete(trial_id)
+        session.forget()
         raise
-    checkpoints.delete(trial_id)
+    session.forget()
 
 
-def _train(trial: Trial, setting: Setting) -> None:
+def _train(trial: Trial, setting: Setting, session: Session) -> None:
     model = models.get(setting.model)
     data = setting.dataset
     if isinstance(data, Dataset):
@@ -70,7 +72,7 @@ def _train(trial: Trial, setting: Setting) -> None:
         trial.split(data.record)
     params = model.hyperparameters(**trial.params)
     with time_limit(setting.time_limit_s):
-        model.train(params, data, trial.seed, Session(trial, setting.checkpoints))
+        model.train(params, data, trial.seed, session)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import pytest
 
 from mled.store import reading
-from training import models, search
+from training import documentation, models, search
 
 # A small grid for each model; one that is missing here fails the test below.
 SMALL = {
@@ -111,3 +111,8 @@ def test_a_new_model_is_one_file(database, add_model):
     wanted = {"experiment": "e", "dataset": "iris", "model": "nearest_mean"}
     ids = run({**wanted, "grid": {"power": [1, 2]}})
     assert [row["value"] > 0.8 for row in search.summarise("e", ids)["best"]] == [True, True]
+
+
+def test_the_documentation_is_what_the_models_say():
+    page = documentation.PAGE.read_text()
+    assert documentation.renew(page) == page, "run python -m training.documentation"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mled import settings as settings_module
 from mled.store import Database, connect
 from mled.store.orphans import mark_orphans
-from mled.store.schema import FAILED, FINISHED, ORPHANED, RUNNING, Attempt, Dataset
+from mled.store.schema import FAILED, FINISHED, ORPHANED, PENDING, RUNNING, Attempt, Dataset
 from mled.store.schema import Experiment as ExperimentRow
 from mled.store.schema import Trial as TrialRow
 from mled.store.trials import Superseded, Trial, now
@@ -115,7 +115,7 @@ def run(
         elif state == FAILED and in_this_run:
             ended["failed"] += 1
         else:
-            outcome = _run_one(database, id, setting, deaths.get(id, 0))
+            outcome = _run_one(database, id, setting, state == PENDING, deaths.get(id, 0))
             ended[outcome] += 1
             if outcome == "superseded":
                 # Another process runs it: its end is waited for.
@@ -150,7 +150,9 @@ class _Progress:
         )
 
 
-def _run_one(database: Database, id: int, setting: trial.Setting, deaths: int) -> str:
+def _run_one(
+    database: Database, id: int, setting: trial.Setting, is_first: bool, deaths: int
+) -> str:
     """Run a trial; returns how it ended."""
     try:
         if deaths >= DEATHS:
@@ -159,7 +161,7 @@ def _run_one(database: Database, id: int, setting: trial.Setting, deaths: int) -
                     f"the process of this trial died {deaths} times in this run: it was killed, "
                     "as when memory is short, or its library crashed"
                 )
-        trial.run(database, id, setting)
+        trial.run(database, id, setting, is_first)
     except Superseded as error:
         log.warning("%s", error)
         return "superseded"
