@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from mled.store.dialects import StoreError, dialect_of
 from mled.store.schema import Clock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Alembic announces its database at every look at the schema's revision, in each task's log.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 
 class Database:
