@@ -177,3 +177,24 @@ def test_a_reader_of_windows_misses_nothing_and_sees_nothing_twice(database):
         everything = connection.execute(sa.select(Author.id)).scalars().all()
     assert len(everything) > 20
     assert sorted(seen) == sorted(everything)
+
+
+def test_a_window_ends_below_a_transaction_that_is_under_way(database, settings):
+    """Only where writers run side by side: one is slow, another commits a later stamp first."""
+    if settings.store.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+
+    def window(low):
+        with database.snapshot() as (connection, high):
+            picked = sa.select(Author.name).where(
+                Author.updated_at > low, Author.updated_at <= high
+            )
+            return set(connection.execute(picked).scalars()), high
+
+    with database.write() as slow:
+        slow.execute(sa.insert(Author).values(name="slow"))
+        with database.write() as quick:
+            quick.execute(sa.insert(Author).values(name="quick"))
+        names, high = window(0)
+        assert names == set()
+    assert window(high)[0] == {"slow", "quick"}
