@@ -41,6 +41,12 @@ test-long: ## run the tests that take minutes each
 lint: ## check style and formatting
 	$(INSTALL) --tests && .venv/bin/ruff check . && .venv/bin/ruff format --check .
 
+analyst: ## build new and changed dbt models in a private copy of the mart
+	$(INSTALLED) $(MLED) warehouse analyst
+
+docs: ## serve the documentation of the warehouse (PORT=8090)
+	$(INSTALLED) $(MLED) warehouse docs --port $(or $(PORT),8090)
+
 lock: ## write the lock files anew from the .in files
 	$(INSTALL) --lock
 

@@ -7,6 +7,9 @@ from airflow.sdk import (
     Asset,
     AssetOrTimeSchedule,
     CronTriggerTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
     dag,
     get_current_context,
     task,
@@ -17,7 +20,7 @@ from cosmos.constants import ExecutionMode, LoadMode, TestBehavior
 
 from mled import settings as mled_settings
 from mled.assets import EXPERIMENTS
-from mled.warehouse import dbt
+from mled.warehouse import alerts, dbt
 
 SETTINGS = mled_settings.load()
 RETRY = {"retries": 2, "retry_delay": timedelta(seconds=30)}
@@ -85,6 +88,11 @@ def _models() -> DbtTaskGroup:
     ),
     catchup=False,
     max_active_runs=1,
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(seconds=alerts.MOST_SECONDS),
+        callback=SyncCallback(alerts.late),
+    ),
     tags=["warehouse"],
     doc_md="""
 ### Experiment ETL
@@ -130,3 +138,30 @@ def experiment_etl():
 
 
 experiment_etl()
+
+
+@dag(
+    schedule=CronTriggerTimetable("*/30 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["warehouse"],
+    doc_md="""
+### Warehouse watch
+
+Fails, and sends an alert, when no ETL has succeeded for two hours: one that fails each time, or
+one that is paused. Where alerts go beside the log is set by `MLED_ALERT_URL`.
+""",
+)
+def warehouse_watch():
+    @task
+    def look() -> None:
+        """Compare the end of the last successful ETL with the time of day."""
+        text = alerts.stale(SETTINGS)
+        if text:
+            alerts.send(text)
+            raise AirflowFailException(text)
+
+    look()
+
+
+warehouse_watch()

@@ -141,6 +141,54 @@ def rebuild(settings: mled_settings.Settings, source: str) -> None:
     click.echo(f"{report.rows_read:,} rows were read; version {report.mart_version} is shown")
 
 
+@warehouse.command()
+@click.pass_obj
+def check(settings: mled_settings.Settings) -> None:
+    """Fail when no ETL has succeeded for two hours; for a monitor to call."""
+    from mled.warehouse import alerts
+
+    text = alerts.stale(settings)
+    if text:
+        raise click.ClickException(text)
+    click.echo("the marts are fresh")
+
+
+@warehouse.command(context_settings=PASSTHROUGH)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def analyst(settings: mled_settings.Settings, arguments: tuple[str, ...]) -> None:
+    """Build new and changed models in a private copy of the published mart.
+
+    ARGUMENTS are dbt's; by default, build everything that has changed, and test it.
+    """
+    from mled import services
+    from mled.warehouse import analyst, dbt
+
+    click.echo(f"building in {analyst.prepare(settings)}", err=True)
+    command = str(services.BIN / "dbt")
+    environ = services.dbt_environment(settings) | analyst.environment(settings)
+    os.execve(command, [command, *(arguments or dbt.BUILD)], environ)
+
+
+@warehouse.command()
+@click.option("--port", default=8090, show_default=True, help="Where the pages are served.")
+@click.pass_obj
+def docs(settings: mled_settings.Settings, port: int) -> None:
+    """Serve the documentation of the dbt project: lineage, columns, tests."""
+    import subprocess
+
+    from mled import services
+    from mled.warehouse import analyst
+
+    analyst.prepare(settings)
+    command = str(services.BIN / "dbt")
+    environ = services.dbt_environment(settings) | analyst.environment(settings)
+    subprocess.run([command, "--quiet", "docs", "generate"], env=environ, check=True)
+    click.echo(f"http://{settings.host}:{port}  (Ctrl-C ends it)")
+    serve = [command, "docs", "serve", "--host", settings.host, "--port", str(port), "--no-browser"]
+    os.execve(command, serve, environ)
+
+
 @mled.command("settings")
 @click.pass_obj
 def show_settings(settings: mled_settings.Settings) -> None:

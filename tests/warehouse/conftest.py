@@ -51,3 +51,9 @@ def project(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(Settings, "dbt_project", property(lambda self: copy))
     monkeypatch.setattr(Settings, "dbt_target", property(lambda self: tmp_path / "target"))
     return copy
+
+
+@pytest.fixture
+def untested(monkeypatch):
+    """Runs of the pipeline leave out the tests of the data, which write nothing and take long."""
+    monkeypatch.setattr("mled.warehouse.dbt.BUILD", ("run",))

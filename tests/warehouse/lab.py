@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,33 +137,44 @@ def mart(settings: Settings, sql: str) -> list[tuple]:
 def check(settings: Settings) -> None:
     """The published mart says of the store what the store says itself."""
     truth = Truth(settings)
-    wide = mart(
+    _compare(
         settings,
-        "select trial_id, metric, step, value, value_text, epoch_us(logged_at), experiment, "
+        "metrics_wide",
+        "trial_id, metric, step, value, value_text, epoch_us(logged_at), experiment, "
         "author, dataset, dataset_version, model, state, seed, repeat, hyperparameters, "
-        "trial_label from marts.metrics_wide",
+        "trial_label",
+        truth.wide(),
     )
-    assert _sorted(wide) == _sorted(truth.wide())
-    trials = mart(
+    _compare(
         settings,
-        "select trial_id, experiment, state, objective_value, objective_step, experiment_rank, "
-        "duration_s, host, epoch_us(started_at) from marts.trials",
+        "trials",
+        "trial_id, experiment, state, objective_value, objective_step, experiment_rank, "
+        "duration_s, host, epoch_us(started_at)",
+        truth.trials(),
     )
-    assert _sorted(trials) == _sorted(truth.trials())
-    summary = mart(
+    _compare(
         settings,
-        "select trial_id, hyperparameter, metric, hyperparameter_value, hyperparameter_number, "
+        "trial_hyperparameter_metrics",
+        "trial_id, hyperparameter, metric, hyperparameter_value, hyperparameter_number, "
         "is_varied, first_value, last_value, min_value, max_value, steps, is_objective, "
-        "best_value "
-        "from marts.trial_hyperparameter_metrics",
+        "best_value",
+        truth.summary(),
     )
-    assert _sorted(summary) == _sorted(truth.summary())
 
 
-def _sorted(rows: list[tuple]) -> list[tuple]:
-    """Rows in a fixed order, with NaN equal to itself and unlike None."""
-    comparable = [tuple("NaN" if v != v else v for v in row) for row in rows]
-    return sorted(comparable, key=repr)
+def _compare(settings: Settings, table: str, columns: str, truth: list[tuple]) -> None:
+    found = _counted(mart(settings, f"select {columns} from marts.{table}"))
+    expected = _counted(truth)
+    missing, extra = expected - found, found - expected
+    assert not missing and not extra, (
+        f"{table}: {missing.total()} missing, {extra.total()} stale or twice; "
+        f"such as {[*missing, *extra][:3]}"
+    )
+
+
+def _counted(rows: list[tuple]) -> Counter:
+    """Each row and how often it is there, with NaN equal to itself and unlike None."""
+    return Counter(tuple("NaN" if v != v else v for v in row) for row in rows)
 
 
 class Truth:

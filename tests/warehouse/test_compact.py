@@ -13,6 +13,8 @@ from mled.warehouse import batches, compact
 from mled.warehouse.compact import _first_to_merge
 from mled.warehouse.extract import extract
 
+pytestmark = pytest.mark.usefixtures("untested")
+
 
 def staged(settings, table):
     """The newest version of each living row, whatever batches they lie in."""

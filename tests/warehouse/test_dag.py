@@ -23,6 +23,9 @@ json.dump({
     "max_active_runs": dag.max_active_runs,
     "assets": [asset.name for asset in dag.timetable.asset_condition.objects],
     "cron": dag.timetable.timetable.expression,
+    "deadline": [
+        (deadline.interval.total_seconds(), deadline.callback.path) for deadline in dag.deadline
+    ],
     "tasks": {
         task.task_id: {
             "upstream": sorted(task.upstream_task_ids),
@@ -56,8 +59,10 @@ def test_stages_models_and_schedule(dag):
     assert dag["assets"] == ["mled://experiments"]
     assert dag["max_active_runs"] == 1 and not dag["catchup"]
 
+    assert dag["deadline"] == [[1800, "mled.warehouse.alerts.late"]]
+
     tasks = dag["tasks"]
-    for mart in ("trials", "metrics_wide", "trial_hyperparameter_metrics", "etl_runs"):
+    for mart in ("trials", "metrics_wide", "hyperparameter_impact", "etl_runs"):
         assert f"dbt.{mart}_run" in tasks["publish"]["upstream"]
     assert "dbt.int_metrics_run" in tasks["dbt.metrics_wide_run"]["upstream"]
     assert tasks["record"]["upstream"] == ["publish"]

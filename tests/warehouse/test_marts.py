@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from lab import check, mart
+from lab import Lab, check, mart
 
+from mled.settings import load
 from mled.store.schema import Attempt, Author, Experiment, Hyperparameter, Metric, Trial
 from mled.warehouse import dbt
+from mled.warehouse.pipeline import run_etl
+from tests import postgres
 
 
 @pytest.fixture
@@ -27,6 +31,17 @@ def filled(lab, etl):
             lab.log(trial, "seconds", {0: 1.5})
     etl()
     return experiments
+
+
+def test_a_store_in_postgresql_gives_the_same_marts(home, postgres_server, monkeypatch):
+    monkeypatch.setenv("MLED_STORE_URL", postgres.new_database(postgres_server))
+    settings = load()
+    lab, rng = Lab(settings), random.Random(5)
+    for _ in range(3):
+        for _ in range(40):
+            lab.scribble(rng)
+        run_etl(settings)
+        check(settings)
 
 
 def test_first_load_then_nothing_then_one_changed_trial(settings, lab, etl, filled):

@@ -22,8 +22,10 @@ def build(settings):
         with duckdb.connect(str(settings.build_file)) as connection:
             connection.execute("create schema if not exists marts")
             connection.execute("create schema if not exists bookkeeping")
-            for table in ("bookkeeping.frozen", "bookkeeping.published"):
-                connection.execute(f"create or replace table {table} as select {number} batch_id")
+            for table in ("frozen", "applied", "published"):
+                connection.execute(
+                    f"create or replace table bookkeeping.{table} as select {number} batch_id"
+                )
             for table in ("a", "b"):
                 connection.execute(
                     f"create or replace table marts.{table} as "

@@ -18,9 +18,17 @@ final as (
         started_at,
         ended_at,
         state,
+        make_timestamp(low) as read_from,
+        make_timestamp(high) as read_until,
         rows_read,
+        {%- for change in ['inserted', 'updated', 'deleted'] %}
+        list_sum(json_extract(tables, '$.*.{{ change }}')::bigint[])::bigint as rows_{{ change }},
+        {%- endfor %}
         bytes,
         epoch(ended_at - started_at) as duration_s,
+        {%- for stage in ['extract', 'dbt', 'publish', 'compact'] %}
+        (stage_seconds ->> '{{ stage }}')::double as {{ stage }}_s,
+        {%- endfor %}
         lag_s,
         mart_version,
         error,

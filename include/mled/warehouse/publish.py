@@ -15,6 +15,9 @@ from mled.warehouse.files import WarehouseError, commit_folder, empty_folder, sy
 BOOKKEEPING = "bookkeeping"
 """The schema in which dbt keeps what each model has applied; readers do not see it."""
 
+BOOKS = ("frozen", "applied", "published")
+"""Its tables; a version keeps them beside the mart, for those who build on a copy of it."""
+
 GRACE_SECONDS = 600
 """How long a version stays at least: a reader may just have looked up its path."""
 
@@ -46,6 +49,10 @@ def publish(settings: Settings) -> int:
     copy.parent.mkdir()
     shutil.copyfile(settings.build_file, copy)
     with duckdb.connect(str(copy)) as connection:
+        for table in BOOKS:
+            connection.execute(
+                f"COPY {BOOKKEEPING}.{table} TO '{copy.with_name(table)}.parquet' (FORMAT parquet)"
+            )
         connection.execute(f"DROP SCHEMA IF EXISTS {BOOKKEEPING} CASCADE")
         connection.execute("CHECKPOINT")
     version = max(_versions(settings), default=0) + 1
