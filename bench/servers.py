@@ -113,7 +113,8 @@ class Servers:
                 logs = self.settings.logs
                 raise TimeoutError(f"Airflow does not start within {START_SECONDS} s: see {logs}")
             time.sleep(0.5)
-        self.airflow.set_pool(services.TRAINING_POOL, self.settings.workers, "training")
+        # Twice the cores: tasks start and end while others train (see training/cores.py).
+        self.airflow.set_pool(services.TRAINING_POOL, 2 * self.settings.workers, "training")
 
     def _is_ready(self) -> bool:
         try:

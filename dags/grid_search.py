@@ -11,6 +11,7 @@ from mled import settings
 from mled.assets import EXPERIMENTS
 from training import experiments, models, options, search, shards
 from training.checkpoints import FileCheckpoints
+from training.cores import one_core
 
 EXAMPLE = {
     "experiment": "my-first-grid",
@@ -136,19 +137,22 @@ def grid_search():
         fields, chosen = _request()
         supervisor = os.getppid()
         since = _since()
-        return search.run(
-            shards.unpack(shard),
-            fields,
-            since=since,
-            until=since / 1e6 + chosen["budget_s"] if chosen["budget_s"] else None,
-            checkpoints=TaskStateCheckpoints(
-                settings.load().home / "checkpoints", context["task_state_store"]
-            ),
-            # When the supervisor died, Airflow retries the task: the trial that runs is brought
-            # to its end, the others are the retry's.
-            is_wanted=lambda: os.getppid() == supervisor,
-            **chosen,
+        installed = settings.load()
+        checkpoints = TaskStateCheckpoints(
+            installed.home / "checkpoints", context["task_state_store"]
         )
+        with one_core(installed.home / "run" / "cores", installed.workers):
+            return search.run(
+                shards.unpack(shard),
+                fields,
+                since=since,
+                until=since / 1e6 + chosen["budget_s"] if chosen["budget_s"] else None,
+                checkpoints=checkpoints,
+                # When the supervisor died, Airflow retries the task: the trial that runs is
+                # brought to its end, the others are the retry's.
+                is_wanted=lambda: os.getppid() == supervisor,
+                **chosen,
+            )
 
     @task(trigger_rule="all_done", outlets=[Asset(EXPERIMENTS)])
     def summarise(planned: list[str] | None, results: list[dict[str, int]] | None) -> dict:

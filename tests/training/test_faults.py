@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 
@@ -20,6 +19,7 @@ pytestmark = pytest.mark.long
 
 HEARTBEAT_SECONDS = 10
 TRIAL_SECONDS = 2.0
+EPOCHS = 4000  # for half a minute, and the first ones are saved after 10 seconds
 
 
 class Grids(Servers):
@@ -192,21 +192,24 @@ def test_a_paused_grid_begins_no_task_until_it_goes_on(grids):
 
 
 def test_a_long_trial_goes_on_from_its_last_saved_epoch(grids):
-    grid = {"epochs": [1500], "hidden": [32]}
+    grid = {"epochs": [EPOCHS], "hidden": [32]}
     run_id = grids.trigger("long", dataset="digits", model="mlp", grid=grid)
     victim = grids.running("long")
-    time.sleep(14)
-    os.kill(victim.pid, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while not list(grids.settings.home.glob("checkpoints/*.state")):
+        assert time.monotonic() < end, "nothing is saved"
+        time.sleep(0.1)
+    victim.kill()
     assert grids.wait(run_id) == "success"
     ((id, states),) = grids.attempts("long").items()
     assert states == [ORPHANED, FINISHED]
     assert "goes on from epoch" in grids.log(run_id)
     steps = sa.select(sa.func.count()).where(Metric.trial_id == id, Metric.name == "loss")
-    assert grids.ask(steps) == [(1500,)]
+    assert grids.ask(steps) == [(EPOCHS,)]
 
 
 def test_more_trials_than_airflow_maps_tasks(grids):
     grid = {"number": {"range": [1, 1500]}}
-    run_id = grids.trigger("many", grid=grid, trials_per_task=1)
+    run_id = grids.trigger("many", grid=grid)
     assert grids.wait(run_id) == "success"
     assert list(grids.attempts("many").values()) == [[FINISHED]] * 1500
