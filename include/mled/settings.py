@@ -46,6 +46,9 @@ class Settings:
     dbt_threads: int = _setting(1, "threads of dbt", 1)
     duckdb_memory: str = _setting("4GB", "memory limit of one DuckDB process")
     query_timeout_s: float = _setting(60.0, "seconds after which Superset stops a query", 1)
+    anonymous_dashboards: int = _setting(
+        0, "1: people who have not logged in to Superset may look at its dashboards", 0
+    )
     min_free_mb: int = _setting(2_000, "free megabytes below which nothing is started", 0)
 
     @property

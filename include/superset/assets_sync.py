@@ -7,9 +7,9 @@ that are gone from the folder can be told from people's own.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import yaml
+from asset_source import AssetError
 from superset import db, security_manager
 from superset.commands.exceptions import CommandInvalidError
 from superset.commands.importers.v1.assets import ImportAssetsCommand
@@ -26,18 +26,6 @@ log = logging.getLogger(__name__)
 MODELS = (Dashboard, Slice, SqlaTable, Database)
 
 
-class AssetError(ValueError):
-    """A file of the assets cannot be imported."""
-
-
-def read_assets(folder: Path) -> dict[str, str]:
-    """The text of each YAML file below `folder` by its path relative to it."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
-        for path in sorted(folder.rglob("*.yaml"))
-    }
-
-
 def sync_assets(contents: dict[str, str], username: str) -> None:
     """Create, overwrite and remove assets as the user called `username`.
 
@@ -45,9 +33,9 @@ def sync_assets(contents: dict[str, str], username: str) -> None:
     work; the next run completes it.
 
     Raises:
-        AssetError: a file is no YAML, or does not follow Superset's format.
+        AssetError: a file does not follow Superset's format.
     """
-    uuids = {_uuid(path, text) for path, text in contents.items()}
+    uuids = {yaml.safe_load(text).get("uuid") for text in contents.values()}
     with override_user(security_manager.find_user(username)):
         try:
             _sync(contents, uuids)
@@ -55,13 +43,6 @@ def sync_assets(contents: dict[str, str], username: str) -> None:
             raise AssetError(
                 f"assets refused by Superset: {error.normalized_messages()}"
             ) from error
-
-
-def _uuid(path: str, text: str) -> str | None:
-    try:
-        return yaml.safe_load(text).get("uuid")
-    except yaml.YAMLError as error:
-        raise AssetError(f"assets/{path} is no YAML: {error}") from error
 
 
 @transaction(on_error=None)

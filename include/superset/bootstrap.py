@@ -1,4 +1,4 @@
-"""Prepares Superset in one process: schema, roles, the administrator, assets.
+"""Prepares Superset in one process: schema, roles, users, assets.
 
 Run it before each start of the server. It may be killed at any moment: the next run mends what
 is missing. When nothing has changed since the last run, it ends without loading Superset.
@@ -23,12 +23,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 
+import dbt_docs  # noqa: E402
 import metadata_db  # noqa: E402
+from asset_source import AssetError, as_text, read_assets  # noqa: E402
+from users import ADMIN, USERS, password_name  # noqa: E402
 
 from mled.secrets import SecretError, secret  # noqa: E402
 from mled.settings import Settings, SettingsError, load  # noqa: E402
 
-ADMIN = "admin"
 ASSETS = HERE / "assets"
 
 
@@ -60,14 +62,14 @@ def _bootstrap(settings: Settings, database: Path) -> None:
 
 def _stamp(settings: Settings, database: Path) -> dict[str, str]:
     """What this run would prepare, and what `database` holds of it."""
-    # Keyed, since a password that a person chose is among the inputs.
+    # Keyed, since passwords that people chose are among the inputs.
     digest = hmac.new(secret(settings, "superset_secret_key").encode(), digestmod="sha256")
-    digest.update(secret(settings, "superset_admin_password").encode())
-    for path in sorted(HERE.rglob("*")):
-        if path.suffix in (".py", ".yaml", ".txt"):
-            digest.update(
-                f"{path.relative_to(HERE)}\0{path.read_text(encoding='utf-8')}\0".encode()
-            )
+    digest.update(f"{settings.anonymous_dashboards}\0".encode())
+    for user in USERS:
+        digest.update(f"{secret(settings, password_name(user))}\0".encode())
+    files = [path for path in HERE.rglob("*") if path.suffix in (".py", ".yaml", ".txt")]
+    for path in sorted([*files, *dbt_docs.source_files(settings.dbt_project)]):
+        digest.update(f"{path.name}\0{path.read_text(encoding='utf-8')}\0".encode())
     digest.update(metadata_db.fingerprint(database).encode())
     return {
         "schema": f"{version('apache-superset')} {metadata_db.revision(database)}",
@@ -76,6 +78,7 @@ def _stamp(settings: Settings, database: Path) -> dict[str, str]:
 
 
 def _prepare(settings: Settings, database: Path, new_schema: bool = False) -> None:
+    assets = read_assets(ASSETS, dbt_docs.read_models(settings.dbt_project))
     os.environ["SUPERSET_CONFIG_PATH"] = str(HERE / "superset_config.py")
     os.environ["SUPERSET__SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{database}"
     from superset.app import create_app
@@ -86,17 +89,20 @@ def _prepare(settings: Settings, database: Path, new_schema: bool = False) -> No
         if new_schema:
             _migrate()
             _say("metadata schema migrated")
-        _sync_roles()
-        _say("roles synchronised")
-        _repair_admin(secret(settings, "superset_admin_password"))
-        _say(f"user {ADMIN} ready")
-        from assets_sync import read_assets, sync_assets
+        import access
+        from assets_sync import sync_assets
 
+        access.sync_builtin_roles()
+        access.repair_user(ADMIN, secret(settings, password_name(ADMIN)))
+        _say(f"user {ADMIN} ready")
         # Before the first publish there is no table to look at, and none is needed.
         logging.getLogger("superset.commands").setLevel(logging.ERROR)
-        contents = read_assets(ASSETS)
-        sync_assets(contents, ADMIN)
-        _say(f"{len(contents)} asset files imported")
+        sync_assets(as_text(assets), ADMIN)
+        _say(f"{len(assets)} assets imported")
+        access.sync_roles(bool(settings.anonymous_dashboards))
+        for user in USERS:
+            access.repair_user(user, secret(settings, password_name(user)))
+        _say(f"roles and users ready: {', '.join(USERS)}")
 
 
 def _migrate() -> None:
@@ -114,34 +120,6 @@ def _migrate() -> None:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         flask_migrate.upgrade()
-
-
-def _sync_roles() -> None:
-    from superset import appbuilder, security_manager
-
-    appbuilder.add_permissions(update_perms=True)
-    security_manager.sync_role_definitions()
-
-
-def _repair_admin(password: str) -> None:
-    from superset import db, security_manager
-    from werkzeug.security import check_password_hash, generate_password_hash
-
-    role = security_manager.find_role("Admin")
-    user = security_manager.find_user(ADMIN)
-    if user is None:
-        created = security_manager.add_user(
-            ADMIN, "MLED", "Admin", f"{ADMIN}@localhost", role, password
-        )
-        if not created:
-            raise RuntimeError(f"Superset could not create the user {ADMIN!r}; its log says why")
-        return
-    if not check_password_hash(user.password, password):
-        user.password = generate_password_hash(password)
-    if role not in user.roles:
-        user.roles.append(role)
-    user.active = True
-    db.session.commit()
 
 
 @contextlib.contextmanager
@@ -167,5 +145,5 @@ def _say(step: str) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (SettingsError, SecretError, metadata_db.MetadataError) as error:
+    except (SettingsError, SecretError, AssetError, metadata_db.MetadataError) as error:
         sys.exit(f"superset: {error}")

@@ -1,6 +1,6 @@
 """Superset's metadata database as a file: its fingerprint, and changing its schema safely.
 
-Only the standard library is imported here, so that a start with nothing to do costs nothing.
+Nothing but the standard library is needed here: a start with nothing to do costs nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-# All that the bootstrap writes: schema revision, roles, the administrator, our assets.
+from users import USERS
+
+_USERS = ", ".join(f"'{user}'" for user in USERS)
+# All that the bootstrap writes: schema revision, roles, its users, our assets.
 _PREPARED = (
     "SELECT * FROM alembic_version",
-    "SELECT username, password, active FROM ab_user WHERE username = 'admin'",
-    "SELECT ab_user_role.role_id FROM ab_user_role JOIN ab_user ON ab_user.id = user_id"
-    " WHERE username = 'admin' ORDER BY role_id",
+    f"SELECT username, password, active FROM ab_user WHERE username IN ({_USERS}) ORDER BY 1",
+    "SELECT username, ab_user_role.role_id FROM ab_user_role JOIN ab_user ON ab_user.id = user_id"
+    f" WHERE username IN ({_USERS}) ORDER BY 1, 2",
     "SELECT id, name FROM ab_role ORDER BY id",
     "SELECT role_id, permission_view_id FROM ab_permission_view_role ORDER BY 1, 2",
     "SELECT * FROM dbs WHERE is_managed_externally ORDER BY id",

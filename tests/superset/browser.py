@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Page, Request, Response, TimeoutError, sync_playwright
+from playwright.sync_api import Error, Page, Request, Response, TimeoutError, sync_playwright
 
 # Chromium itself calls home unless it is told not to.
 CHROMIUM_ARGUMENTS = (
@@ -86,8 +86,11 @@ def login(page: Page, base_url: str, user: str, password: str) -> None:
     page.wait_for_url(lambda url: "/login" not in url, timeout=TIMEOUT_S * 1000)
 
 
-def open_dashboard(page: Page, base_url: str, slug: str) -> Dashboard:
+def open_dashboard(page: Page, base_url: str, slug: str, click: str | None = None) -> Dashboard:
     """Open the dashboard called `slug` and wait until every chart is drawn.
+
+    With `click`, follow the first link with this text on the page that is open instead of going
+    to the dashboard's own address.
 
     Raises:
         AssertionError: the dashboard does not exist, or is not drawn within `TIMEOUT_S`.
@@ -96,7 +99,10 @@ def open_dashboard(page: Page, base_url: str, slug: str) -> Dashboard:
     assert answer.ok, f"dashboard {slug!r}: {answer.status} {answer.text()}"
     charts = {chart["slice_name"]: chart["id"] for chart in answer.json()["result"]}
     dashboard = Dashboard(page, base_url, charts)
-    page.goto(f"{base_url}/superset/dashboard/{slug}/")
+    if click is None:
+        page.goto(f"{base_url}/superset/dashboard/{slug}/")
+    else:
+        page.get_by_role("link", name=click, exact=True).first.click()
     dashboard.wait_until_drawn()
     return dashboard
 
@@ -106,12 +112,13 @@ class Chart:
     """What a chart's last request brought.
 
     `rows` is what the chart shows: a dictionary (column or metric label → value) per row;
-    empty if there is an `error`.
+    empty if there is an `error`. `request` is the body of the request, to ask again.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     from_cache: bool = False
+    request: str = ""
 
 
 class Dashboard:
@@ -230,8 +237,10 @@ class Dashboard:
         name = self._chart_name(response.url)
         if name is None:
             return
-        self.charts[name] = _read(response)
         self._pending.discard(response.request)
+        # An answer to a page that the browser has left meanwhile cannot be read.
+        with contextlib.suppress(Error):
+            self.charts[name] = _read(response)
 
     def _on_failure(self, request: Request) -> None:
         self._pending.discard(request)
@@ -258,4 +267,5 @@ def _read(response: Response) -> Chart:
         rows=result["data"] or [],
         error=result.get("error"),
         from_cache=bool(result.get("is_cached")),
+        request=response.request.post_data or "",
     )

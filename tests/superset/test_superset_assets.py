@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import sys
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
+import duckdb
 import pytest
 import yaml
 
-SUPERSET = Path(__file__).parents[2] / "include" / "superset"
+from mled.settings import ROOT
+
+SUPERSET = ROOT / "include" / "superset"
+# At the end: that folder is called superset, like a package.
+sys.path.append(str(SUPERSET))
+
+import dataset_assets  # noqa: E402
+import dbt_docs  # noqa: E402
+from asset_source import AssetError, read_assets  # noqa: E402
+
 ASSETS = SUPERSET / "assets"
 GRID_COLUMNS = 12
 BIG_NUMBER_COLUMNS = 2
 
-FILES = {
-    path.relative_to(ASSETS).with_suffix("").as_posix(): yaml.safe_load(path.read_text("utf-8"))
-    for path in sorted(ASSETS.rglob("*.yaml"))
-}
+MODELS = dbt_docs.read_models(ROOT / "dbt_project")
+FILES = {path.removesuffix(".yaml"): asset for path, asset in read_assets(ASSETS, MODELS).items()}
 ASSET_FILES = {name: content for name, content in FILES.items() if name != "metadata"}
 
 
@@ -84,7 +93,9 @@ def test_dataset_reads_the_published_schema_and_describes_each_column(name):
     assert dataset["schema"] == "marts"
     assert dataset["database_uuid"] in by_uuid("databases")
     read = set(re.findall(r"(?:FROM|JOIN)\s+([\w.]+)", dataset.get("sql") or ""))
+    read -= set(re.findall(r"(\w+) AS \(", dataset.get("sql") or ""))
     assert all(table.startswith("marts.") for table in read), read
+    assert {table.removeprefix("marts.") for table in read} <= set(MODELS)
     for item in dataset["columns"] + dataset["metrics"]:
         assert item["verbose_name"] and item["description"], item
     assert len(column_names(dataset)) == len(dataset["columns"])
@@ -100,11 +111,12 @@ def test_chart_uses_what_its_dataset_has(name):
     params = chart["params"]
     dataset = by_uuid("datasets")[chart["dataset_uuid"]]
     assert params["viz_type"] == chart["viz_type"]
-    columns = names_in(params, "x_axis", "groupby", "all_columns")
-    columns |= {f["subject"] for f in params["adhoc_filters"] if f["expressionType"] == "SIMPLE"}
-    columns |= set(params.get("column_config", {}))
+    columns = names_in(params, "x_axis", "groupby", "all_columns", "columns")
+    columns |= names_in(params, "groupbyRows", "groupbyColumns")
     columns |= {yaml.safe_load(order)[0] for order in params.get("order_by_cols", [])}
     assert columns <= column_names(dataset), columns - column_names(dataset)
+    configured = set(params.get("column_config", {})) - metric_names(dataset)
+    assert configured <= columns, configured - columns
     metrics = names_in(params, "metric", "metrics", "timeseries_limit_metric")
     assert metrics <= metric_names(dataset), metrics - metric_names(dataset)
     for condition in params["adhoc_filters"]:
@@ -165,13 +177,87 @@ def test_each_chart_is_on_a_dashboard():
 
 
 @pytest.mark.parametrize("name", of_kind("dashboards"))
-def test_filters_aim_at_existing_columns(name):
+def test_filters_aim_at_existing_columns_and_metrics(name):
     filters = FILES[name]["metadata"]["native_filter_configuration"]
-    assert [f["name"] for f in filters] == ["Experiment", "Dataset", "Model"]
+    assert filters
     for native in filters:
-        for target in native["targets"]:
+        assert native["name"] and native["description"]
+        for target in filter(None, native["targets"]):
             dataset = by_uuid("datasets")[target["datasetUuid"]]
             assert target["column"]["name"] in column_names(dataset)
+            assert native["sortMetric"] in {None, *metric_names(dataset)}
+
+
+@pytest.mark.parametrize("name", of_kind("dashboards"))
+def test_each_dashboard_leads_to_all_others(name):
+    code = FILES[name]["position"]["MARKDOWN-navigation"]["meta"]["code"]
+    others = {other.removeprefix("dashboards/") for other in of_kind("dashboards")} - {
+        name.removeprefix("dashboards/")
+    }
+    assert set(re.findall(r"/superset/dashboard/(\w+)/", code)) == others
+
+
+@pytest.mark.parametrize("name", ["experiments", "compare", "trial"])
+def test_scores_of_different_objectives_are_not_mixed(name):
+    """Where scores are shown together, a filter keeps to one experiment, trial or objective."""
+    filters = FILES[f"dashboards/{name}"]["metadata"]["native_filter_configuration"]
+    assert [
+        f["name"] for f in filters if f["requiredFirst"] and not f["controlValues"]["multiSelect"]
+    ]
+
+
+def test_columns_follow_dbt_s_own_files():
+    """One source of truth: a description changed in dbt changes here, without another step."""
+    trials = {column["column_name"]: column for column in FILES["datasets/trials"]["columns"]}
+    described = MODELS["trials"].columns
+    assert set(described) - set(trials) == dataset_assets.HIDDEN
+    for name in described.keys() - dataset_assets.HIDDEN:
+        assert described[name].description.rstrip(".") == trials[name]["description"]
+        assert described[name].type == trials[name]["type"]
+
+
+def test_texts_that_dbt_s_files_share_are_filled_in():
+    texts = [c.description for model in MODELS.values() for c in model.columns.values()]
+    assert all(texts)
+    assert not [text for text in texts if "{{" in text]
+
+
+def test_a_column_that_dbt_does_not_know_is_refused():
+    source = {"models": ["trials"], "columns": ["trial_id", "colour"], "metrics": []}
+    with pytest.raises(KeyError, match="'colour' is described by none of"):
+        dataset_assets.dataset_asset("trials", source, MODELS)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "style.yaml").write_text("a: [")
+    with pytest.raises(AssetError, match=r"style\.yaml is no YAML"):
+        read_assets(tmp_path, MODELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("peak_memory_bytes", "Peak memory (bytes)"),
+        ("duration_s", "Duration (s)"),
+        ("started_at", "Started"),
+        ("experiment", "Experiment"),
+    ],
+)
+def test_titles_of_columns(name, expected):
+    assert dataset_assets.label(name) == expected
+
+
+def test_a_link_survives_any_name():
+    """The address decodes to the name, whatever is in it, and the text is no HTML."""
+    name = "it's <b>50% & a+b!</b> (*)"
+    sql = dataset_assets.link_sql("experiment", "experiments", ["experiment"])
+    quoted = name.replace("'", "''")
+    (link,) = duckdb.sql(f"SELECT {sql} FROM (SELECT '{quoted}' AS experiment)").fetchone()
+    address, text = re.fullmatch(r'<a href="([^"<>]+)">(.*)</a>', link).groups()
+    assert text == name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    (rison,) = parse_qs(urlsplit(address).query)["native_filters"]
+    value = re.search(r"op:IN,val:!\('(.*?[^!])'\)\)", rison)[1]
+    assert re.sub(r"!(.)", r"\1", value) == name
 
 
 def test_nothing_names_another_host():
