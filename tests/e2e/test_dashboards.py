@@ -1,0 +1,410 @@
+"""What people see and may do in Superset, on the real servers, after the whole path was walked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+
+import pytest
+
+from mled.secrets import secret
+from mled.settings import ROOT
+from tests.e2e.conftest import ARTIFACTS, MLED, Platform
+from tests.superset import browser
+from tests.superset.client import Client
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        browser.find_chromium() is None,
+        reason="NO BROWSER: what people see is not tested; apt-get install chromium",
+    ),
+]
+
+PEOPLE = ("admin", "analyst", "researcher", "stakeholder")
+DASHBOARDS = ("overview", "experiments", "compare", "trial", "datasets", "pipeline")
+NARROW, WIDE = 1440, 1920
+# Charts that are rightly empty: nothing has failed.
+EMPTY = {"Latest failures"}
+SUPERSET = ROOT / "include" / "superset"
+# Two hyperparameters, two seeds and a curve: no chart of an experiment is empty.
+COMPARED = {
+    "experiment": "it's <compared> & 50%",
+    "author": "Ada",
+    "dataset": "wine",
+    "model": "mlp",
+    "grid": {"hidden": [4, 8], "learning_rate": [0.001, 0.01], "epochs": [6]},
+    "seeds": [0, 1],
+}
+CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def shown(platform) -> Platform:
+    """The platform with an experiment of which every chart has something to show."""
+    run = platform.grid(**COMPARED)
+    assert run["state"] == "success", platform.failures("grid_search", run["dag_run_id"])
+    platform.etl()
+    return platform
+
+
+@pytest.fixture(scope="module")
+def people(platform) -> dict[str | None, Client]:
+    """A session for each role; that of None has not logged in."""
+    sessions = {user: Client(platform.settings).login(user) for user in PEOPLE}
+    return {None: Client(platform.settings), **sessions}
+
+
+def superset_python(platform: Platform, script: str, *arguments: str, **variables: str) -> str:
+    """Run one of Superset's scripts as the platform does; what it prints."""
+    environment = {**os.environ, **platform.settings.environ(), **variables}
+    done = subprocess.run(
+        [ROOT / ".venv-superset" / "bin" / "python", SUPERSET / script, *arguments],
+        env=environment, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("user", PEOPLE)
+def test_every_dashboard_is_whole_for_every_role_at_two_widths(shown, user):
+    base = shown.settings.superset_url
+    with browser.new_page(width=NARROW) as page:
+        browser.login(page, base, user, secret(shown.settings, f"superset_{user}_password"))
+        for slug in DASHBOARDS:
+            dashboard = browser.open_dashboard(page, base, slug)
+            errors = {name: chart.error for name, chart in dashboard.charts.items() if chart.error}
+            assert errors == {}, slug
+            empty = {name for name, chart in dashboard.charts.items() if not chart.rows}
+            assert empty <= EMPTY, slug
+            assert dashboard.outside_requests == [], slug
+            for width in (WIDE, NARROW):
+                page.set_viewport_size({"width": width, "height": 900})
+                overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                assert overflow <= 0, f"{slug} is cut off at {width} pixels"
+                if user == "stakeholder":
+                    dashboard.wait_until_drawn()
+                    dashboard.screenshot(ARTIFACTS / "dashboards" / f"{slug}-{width}.png")
+
+
+def test_numbers_equal_the_store_and_links_and_filters_lead_on(shown):
+    """Through the dashboards as a stakeholder would go, from Overview to one trial."""
+    base = shown.settings.superset_url
+    store = shown.store
+    with browser.new_page(width=NARROW) as page:
+        password = secret(shown.settings, "superset_stakeholder_password")
+        browser.login(page, base, "stakeholder", password)
+
+        overview = browser.open_dashboard(page, base, "overview").charts
+        states = {(row["state"], row["trials"]) for row in overview["Trials by state"].rows}
+        assert states == set(store("SELECT state, count(*) FROM trial GROUP BY state"))
+
+        name = COMPARED["experiment"]
+        opened = browser.open_dashboard(page, base, "experiments", click=name)
+        quoted = name.replace("'", "''")
+        trials = store(
+            "SELECT trial.id, max(number) FROM trial JOIN metric ON trial_id = trial.id "
+            "JOIN experiment ON experiment.id = experiment_id "
+            f"WHERE experiment.name = '{quoted}' AND metric.name = 'accuracy' GROUP BY trial.id"
+        )
+        leaders = opened.charts["Leaderboard"].rows
+        assert {row["experiment"] for row in leaders} == {name}
+        assert sorted(row["objective_value"] for row in leaders) == sorted(
+            best for _, best in trials
+        )
+
+        first = store("SELECT name FROM experiment WHERE id = 1")[0][0]
+        opened.set_filter("Experiment", first)
+        assert opened.charts["Trials"].rows == [
+            {"trials": store("SELECT count(*) FROM trial WHERE experiment_id = 1")[0][0]}
+        ]
+
+        label = shown.mart(
+            f"SELECT trial_label FROM marts.trials WHERE experiment = '{first}' "
+            "ORDER BY experiment_rank LIMIT 1"
+        )[0][0]
+        trial = browser.open_dashboard(page, base, "trial", click=label)
+        (summary,) = trial.charts["Trial"].rows
+        assert f"#{summary['trial_id']} " == label[: label.index(" ") + 1]
+        measured = store(
+            "SELECT name, count(*) FROM metric "
+            f"WHERE trial_id = {summary['trial_id']} GROUP BY name"
+        )
+        assert {(r["metric"], r["steps"]) for r in trial.charts["Metrics"].rows} == set(measured)
+
+        compare = browser.open_dashboard(page, base, "compare")
+        finished = store(
+            "SELECT dataset.name, model.name, count(*) FROM trial "
+            "JOIN experiment ON experiment.id = experiment_id "
+            "JOIN dataset ON dataset.id = dataset_id JOIN model ON model.id = model_id "
+            "WHERE experiment.objective = 'accuracy' AND state = 'finished' GROUP BY 1, 2"
+        )
+        rows = compare.charts["Scores by dataset and model"].rows
+        assert {(r["dataset"], r["model"], r["finished_trials"]) for r in rows} == set(finished)
+
+        datasets = browser.open_dashboard(page, base, "datasets").charts
+        used = store(
+            "SELECT dataset.name, dataset.version, count(DISTINCT experiment.id) FROM dataset "
+            "JOIN experiment ON dataset.id = dataset_id "
+            "WHERE experiment.id IN (SELECT experiment_id FROM trial) GROUP BY 1, 2"
+        )
+        rows = datasets["Dataset versions"].rows
+        assert {(r["dataset"], r["dataset_version"], r["experiments"]) for r in rows} == set(used)
+
+        pipeline = browser.open_dashboard(page, base, "pipeline").charts
+        ended = store("SELECT count(*) FROM etl_run WHERE state <> 'running'")[0][0]
+        # The run that published the mart had not ended when it read the store.
+        assert pipeline["Runs"].rows == [{"runs": ended - 1}]
+
+
+def test_a_publish_under_load_breaks_nothing_and_shows_up(shown, people):
+    base = shown.settings.superset_url
+    with browser.new_page(width=NARROW) as page:
+        browser.login(page, base, "admin", secret(shown.settings, "superset_admin_password"))
+        dashboard = browser.open_dashboard(page, base, "overview")
+        requests = [chart.request for chart in dashboard.charts.values()]
+        answers: list[int] = []
+        stop = threading.Event()
+
+        def hammer(client: Client) -> None:
+            while not stop.is_set():
+                for request in requests:
+                    answers.append(client.chart_data(request).status_code)
+
+        sessions = [people[PEOPLE[number % len(PEOPLE)]] for number in range(CLIENTS)]
+        threads = [threading.Thread(target=hammer, args=(session,)) for session in sessions]
+        for thread in threads:
+            thread.start()
+        try:
+            path = shown.settings.store.removeprefix("sqlite:///")
+            with sqlite3.connect(path, timeout=60) as connection:
+                connection.execute("UPDATE author SET name = 'Ada L.' WHERE name = 'Ada'")
+            before = shown.settings.mart.resolve()
+            environment = {**os.environ, **shown.settings.environ()}
+            subprocess.run([MLED, "etl"], env=environment, check=True, capture_output=True)
+            assert shown.settings.mart.resolve() != before
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert set(answers) == {200}
+        assert len(answers) > 2 * CLIENTS
+        dashboard.reload()
+        authors = {r["author"] for r in dashboard.charts["Experiments and their best trials"].rows}
+        assert "Ada L." in authors
+        assert "Ada" not in authors
+
+
+ALLOWED = {  # request → what admin, analyst, researcher, stakeholder and nobody get
+    ("GET", "/api/v1/dashboard/overview"): (200, 200, 200, 200, 401),
+    ("GET", "/superset/dashboard/overview/"): (200, 200, 200, 200, 302),
+    ("GET", "/api/v1/database/"): (200, 200, 200, 403, 401),
+    ("GET", "/api/v1/dataset/"): (200, 200, 200, 403, 401),
+    ("GET", "/api/v1/query/"): (200, 200, 403, 403, 401),
+    ("GET", "/api/v1/dashboard/export/?q=!(1)"): (200, 200, 200, 403, 401),
+    ("GET", "/api/v1/security/users/"): (200, 403, 403, 403, 401),
+    ("GET", "/api/v1/security/roles/"): (200, 403, 403, 403, 401),
+    ("GET", "/api/v1/rowlevelsecurity/"): (200, 403, 403, 403, 401),
+    ("GET", "/api/v1/log/"): (200, 403, 403, 403, 401),
+    # 201 is a new object, 400 and 422 complain of the empty body, behind the permission.
+    ("POST", "/api/v1/dashboard/"): (201, 201, 201, 403, 400),
+    ("POST", "/api/v1/chart/"): (400, 400, 400, 403, 400),
+    ("POST", "/api/v1/dataset/"): (400, 400, 403, 403, 400),
+    ("POST", "/api/v1/database/"): (422, 403, 403, 403, 400),
+    ("POST", "/api/v1/theme/"): (400, 403, 403, 403, 400),
+    ("POST", "/api/v1/assets/import/"): (400, 403, 403, 403, 400),
+}
+
+
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_each_role_may_do_this_and_no_more(people, method, path):
+    body = None if method == "GET" else {}
+    who = (*PEOPLE, None)
+    answers = tuple(people[user].request(method, path, json=body).status_code for user in who)
+    assert answers == ALLOWED[method, path]
+
+
+def test_only_admin_and_analyst_have_sql(people):
+    answers = [people[user].sql("SELECT 42").status_code for user in (*PEOPLE, None)]
+    assert answers == [200, 200, 403, 403, 400]
+
+
+@pytest.mark.parametrize("user", ["analyst", "researcher", "stakeholder"])
+def test_nobody_else_may_change_what_is_code(people, user):
+    shared = people["admin"].dashboards()["overview"]
+    answer = people[user].put(f"/api/v1/dashboard/{shared['id']}", json={"css": "x"})
+    assert answer.status_code == 403
+
+
+def test_row_level_security_holds_in_charts_and_not_in_sql_lab(shown, people):
+    """Also for a dataset with SQL of its own. What the documentation says has to be so."""
+    admin = people["admin"]
+    found = admin.get("/api/v1/dataset/?q=(page_size:100)").json()["result"]
+    datasets = {dataset["table_name"]: dataset["id"] for dataset in found}
+    found = admin.get("/api/v1/rowlevelsecurity/related/roles?q=(page_size:100)").json()["result"]
+    limited = [role["value"] for role in found if role["text"] in ("Stakeholder", "Analyst")]
+    rule = admin.post(
+        "/api/v1/rowlevelsecurity/",
+        json={
+            "name": "nobody's", "filter_type": "Regular", "tables": [datasets["trials"]],
+            "roles": limited, "clause": "author = 'nobody'", "group_key": "", "description": "",
+        },
+    )  # fmt: skip
+    assert rule.status_code == 201, rule.text
+    try:
+        for dataset in ("trials", "experiments"):
+            for user, rows in (("stakeholder", False), ("analyst", False), ("researcher", True)):
+                answer = people[user].chart_data(
+                    json.dumps(
+                        {
+                            "datasource": {"id": datasets[dataset], "type": "table"},
+                            "queries": [{"columns": ["author"], "metrics": [], "row_limit": 10}],
+                        }
+                    )
+                )
+                assert bool(answer.json()["result"][0]["data"]) == rows, (dataset, user)
+        assert people["analyst"].sql("SELECT author FROM mart.marts.trials").json()["data"]
+    finally:
+        admin.delete(f"/api/v1/rowlevelsecurity/?q=!({rule.json()['id']})")
+
+
+def test_a_bootstrap_mends_roles_and_users_and_shows_dashboards_to_anyone_if_asked(platform):
+    metadata = platform.settings.superset_home / "metadata.db"
+    with sqlite3.connect(metadata, timeout=30) as connection:
+        connection.execute("UPDATE ab_user SET active = 0 WHERE username = 'researcher'")
+        connection.execute(
+            "DELETE FROM ab_permission_view_role WHERE role_id ="
+            " (SELECT id FROM ab_role WHERE name = 'Stakeholder')"
+        )
+    nobody = Client(platform.settings)
+    page = "/api/v1/dashboard/overview"
+    try:
+        superset_python(platform, "bootstrap.py", MLED_ANONYMOUS_DASHBOARDS="1")
+        assert Client(platform.settings).login("researcher").get(page).status_code == 200
+        assert Client(platform.settings).login("stakeholder").get(page).status_code == 200
+        assert nobody.get(page).status_code == 200
+        assert nobody.get("/api/v1/database/").status_code == 401
+        assert nobody.sql("SELECT 42").status_code != 200
+    finally:
+        superset_python(platform, "bootstrap.py")
+    assert nobody.get(page).status_code == 401
+
+
+FORBIDDEN = (
+    "SELECT * FROM read_text('{file}')",
+    "SELECT * FROM read_blob('{file}')",
+    "SELECT * FROM read_csv('{file}')",
+    "SELECT * FROM read_csv_auto('{file}')",
+    "SELECT * FROM read_json('{file}')",
+    "SELECT * FROM read_parquet('{file}')",
+    "SELECT * FROM parquet_metadata('{file}')",
+    "SELECT * FROM sniff_csv('{file}')",
+    "SELECT * FROM '{file}'",
+    "FROM '{file}'",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT (SELECT content FROM read_text('{file}'))",
+    "WITH x AS (FROM read_text('{file}')) SELECT * FROM x",
+    "SELECT * FROM query('FROM read_text(''{file}'')')",
+    "SELECT * FROM query_table('{file}')",
+    "COPY (SELECT 1) TO '{target}'",
+    "COPY marts.trials FROM '{file}'",
+    "EXPORT DATABASE '{target}'",
+    "IMPORT DATABASE '{target}'",
+    "ATTACH '{target}' AS other",
+    "ATTACH ':memory:' AS other",
+    "DETACH mart",
+    "USE memory",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "FORCE INSTALL httpfs",
+    "SELECT * FROM 'https://127.0.0.1/x.parquet'",
+    "SET enable_external_access = true",
+    "SET GLOBAL memory_limit = '100GB'",
+    "RESET lock_configuration",
+    "PRAGMA threads = 64",
+    "CREATE SECRET stolen (TYPE s3)",
+    "CREATE TABLE marts.mine AS SELECT 1",
+    "CREATE OR REPLACE VIEW marts.trials AS SELECT 1",
+    "INSERT INTO marts.trials (trial_id) VALUES (1)",
+    "UPDATE marts.trials SET seed = 1",
+    "DELETE FROM marts.trials",
+    "DROP TABLE marts.trials",
+    "ALTER TABLE marts.trials ADD COLUMN mine INTEGER",
+    "SELECT 1; DROP TABLE marts.trials",
+    "CALL force_checkpoint()",
+)
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_sql_lab_refuses(shown, people, statement, tmp_path):
+    file = tmp_path / "secret.csv"
+    file.write_text("a,b\n1,hidden-from-you\n")
+    answer = people["analyst"].sql(statement.format(file=file, target=tmp_path / "stolen"))
+    assert answer.status_code != 200, answer.text
+    assert "hidden-from-you" not in answer.text
+    assert os.listdir(tmp_path) == ["secret.csv"]
+
+
+def test_after_all_that_the_server_is_up_and_the_mart_as_it_was(shown, people):
+    assert people[None].get("/health").text == "OK"
+    answer = people["analyst"].sql("SELECT count(*) AS trials FROM marts.trials").json()
+    assert answer["data"] == [{"trials": shown.mart("SELECT count(*) FROM marts.trials")[0][0]}]
+
+
+def test_a_query_cannot_run_for_ever(shown, people):
+    began = time.monotonic()
+    answer = people["analyst"].sql(
+        "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range * b.range = 7"
+    )
+    assert answer.status_code != 200
+    assert "stopped after 10 seconds" in answer.text
+    assert time.monotonic() - began >= shown.settings.query_timeout_s
+    assert people["analyst"].sql("SELECT 1").status_code == 200
+
+
+def test_the_page_is_closed_to_others(people):
+    session = people["analyst"]
+    policy = session.get("/superset/dashboard/overview/").headers["content-security-policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";") if rule.strip())
+    assert rules["default-src"] == "'self'"
+    assert rules["connect-src"] == "'self'"
+    assert rules["object-src"] == "'none'"
+    assert "'nonce-" in rules["script-src"]
+    assert "unsafe" not in rules["script-src"]
+    assert not [rule for rule in rules.values() if "http" in rule or "*" in rule]
+
+
+def test_cookies_and_forgery(platform):
+    session = Client(platform.settings).login("analyst")
+    cookie = session.get("/superset/welcome/").headers.get_list("set-cookie")
+    ours = [line for line in cookie if line.startswith("mled_superset=")]
+    for line in ours:
+        assert "HttpOnly" in line
+        assert "SameSite=Lax" in line
+    del session.headers["X-CSRFToken"]
+    answer = session.sql("SELECT 1")
+    assert answer.status_code == 400
+    assert "CSRF" in answer.text
+
+
+def test_no_secret_is_in_a_log(shown):
+    secrets = {path.name: path.read_text().strip() for path in shown.settings.secrets.iterdir()}
+    logs = [path for path in shown.settings.logs.rglob("*") if path.is_file()]
+    assert secrets
+    assert logs
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert not [name for name, value in secrets.items() if value in text], path
+
+
+def test_the_audit_shows_who_asked_what(platform, people):
+    people["analyst"].sql("SELECT 'on the record'")
+    lines = superset_python(platform, "audit.py", "--user", "analyst").splitlines()
+    assert [line for line in lines if "analyst" in line and "SELECT 'on the record'" in line]
+    assert not [line for line in lines if " admin " in line]
+    lines = superset_python(platform, "audit.py").splitlines()
+    assert [line for line in lines if "stakeholder" in line and "Leaderboard" in line]
