@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -220,6 +221,8 @@ def _show(measured: list[Case], walls: dict, ours: dict[str, Run], start_s: floa
 
 
 if __name__ == "__main__":
+    # Stopped, it stops its servers as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     size = os.environ.get("SIZE", "")
     results = measure(size)
     if size != "small":

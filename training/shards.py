@@ -16,7 +16,7 @@ SHORTEST_S = 2.0  # a task with less work spends its time on starting
 LONGEST_S = 300.0  # so that pausing a run takes effect, and its progress shows
 # What part of a worker's share the last shards are: at most, since trials may take longer than what
 # was measured of others; and exactly, while nothing is measured.
-TAIL_AT_MOST, TAIL_UNMEASURED = 6, 32
+TAIL_AT_MOST, TAIL_UNMEASURED = 6, 16
 
 
 def cut(
