@@ -39,7 +39,8 @@ test-long: ## run the tests that take minutes each
 	$(INSTALL) --tests && .venv/bin/pytest -m long
 
 lint: ## check style and formatting
-	$(INSTALL) --tests && .venv/bin/ruff check . && .venv/bin/ruff format --check .
+	$(INSTALL) --tests && .venv/bin/ruff check . && .venv/bin/ruff format --check . \
+		&& .venv/bin/sqlfmt --check -q -l 100 dbt_project/models dbt_project/tests
 
 analyst: ## build new and changed dbt models in a private copy of the mart
 	$(INSTALLED) $(MLED) warehouse analyst

@@ -10,6 +10,12 @@
     {%- set target = arg_dict.target_relation -%}
     {%- set columns = arg_dict.dest_columns | map(attribute='name') | list -%}
     {%- for parent in incremental_parents() -%}
+        {%- if parent.schema != 'intermediate' -%}
+            {%- do exceptions.raise_compiler_error(
+                model.name ~ " is incremental and reads " ~ parent.name ~ ", which does not tell of"
+                ~ " deleted rows: read intermediate models instead, or make it a view in analyses"
+            ) -%}
+        {%- endif -%}
         {%- set key = parent.config.unique_key -%}
         {%- set key = [key] if key is string else key -%}
         {%- if key | reject('in', columns) | list | length == 0 %}

@@ -2,58 +2,53 @@
 
 with
 
-points as (
+    points as (select * from {{ ref('int_metrics') }} where not is_deleted),
 
-    select * from {{ ref('int_metrics') }} where not is_deleted
+    attributes as (select * from {{ ref('int_trial_attributes') }} where not is_deleted),
 
-),
+    -- New and changed points, and all points of trials with a changed attribute.
+    changed_points as (
 
-attributes as (
+        select *
+        from points
+        {%- if is_incremental() %}
+            where
+                batch_id > {{ applied_batch() }}
+                or trial_id
+                in (select trial_id from attributes where batch_id > {{ applied_batch() }})
+        {%- endif %}
 
-    select * from {{ ref('int_trial_attributes') }} where not is_deleted
+    ),
 
-),
+    final as (
 
--- New and changed points, and all points of trials with a changed attribute.
-changed_points as (
+        select
+            points.trial_id,
+            points.metric,
+            points.step,
+            points.value,
+            points.value_text,
+            points.logged_at,
+            attributes.experiment,
+            attributes.author,
+            attributes.dataset,
+            attributes.dataset_version,
+            attributes.model,
+            attributes.state,
+            attributes.seed,
+            attributes.repeat,
+            attributes.hyperparameters,
+            attributes.trial_label,
+            greatest(points.batch_id, attributes.batch_id) as batch_id,
+            {%- for column in hyperparameter_columns() %}
+                attributes.{{ adapter.quote(column.column_name) }},
+            {%- endfor %}
+            attributes.hyperparameters_other
+        from changed_points as points
+        inner join attributes using (trial_id)
 
-    select * from points
-    {%- if is_incremental() %}
-    where
-        batch_id > {{ applied_batch() }}
-        or trial_id in (select trial_id from attributes where batch_id > {{ applied_batch() }})
-    {%- endif %}
+    )
 
-),
-
-final as (
-
-    select
-        points.trial_id,
-        points.metric,
-        points.step,
-        points.value,
-        points.value_text,
-        points.logged_at,
-        attributes.experiment,
-        attributes.author,
-        attributes.dataset,
-        attributes.dataset_version,
-        attributes.model,
-        attributes.state,
-        attributes.seed,
-        attributes.repeat,
-        attributes.hyperparameters,
-        attributes.trial_label,
-        greatest(points.batch_id, attributes.batch_id) as batch_id,
-        {%- for column in hyperparameter_columns() %}
-        attributes.{{ adapter.quote(column.column_name) }},
-        {%- endfor %}
-        attributes.hyperparameters_other
-    from changed_points as points
-    inner join attributes using (trial_id)
-
-)
-
-select * from final
+select *
+from final
 order by trial_id, metric, step

@@ -1,20 +1,17 @@
 with
 
-source as (
+    source as (select * from {{ source('store', 'author') }}),
 
-    select * from {{ source('store', 'author') }}
+    renamed as (
 
-),
+        select
+            id as author_id,
+            make_timestamp(created_at) as created_at,
+            staged_in as batch_id,
+            * exclude (id, created_at, staged_in)
+        from source
 
-renamed as (
+    )
 
-    select
-        id as author_id,
-        make_timestamp(created_at) as created_at,
-        staged_in as batch_id,
-        * exclude (id, created_at, staged_in)
-    from source
-
-)
-
-select * from renamed
+select *
+from renamed

@@ -1,22 +1,19 @@
 with
 
-source as (
+    source as (select * from {{ source('store', 'etl_run') }}),
 
-    select * from {{ source('store', 'etl_run') }}
+    renamed as (
 
-),
+        select
+            id as etl_run_id,
+            make_timestamp(started_at) as started_at,
+            make_timestamp(ended_at) as ended_at,
+            make_timestamp(created_at) as created_at,
+            staged_in as batch_id,
+            * exclude (id, started_at, ended_at, created_at, staged_in, batch_id)
+        from source
 
-renamed as (
+    )
 
-    select
-        id as etl_run_id,
-        make_timestamp(started_at) as started_at,
-        make_timestamp(ended_at) as ended_at,
-        make_timestamp(created_at) as created_at,
-        staged_in as batch_id,
-        * exclude (id, started_at, ended_at, created_at, staged_in, batch_id)
-    from source
-
-)
-
-select * from renamed
+select *
+from renamed

@@ -1,21 +1,18 @@
 with
 
-source as (
+    source as (select * from {{ source('store', 'tag') }}),
 
-    select * from {{ source('store', 'tag') }}
+    renamed as (
 
-),
+        select
+            {{ number_or_nan("not is_deleted and kind = 'number'") }} as number,
+            {{ value_as_text() }} as value,
+            make_timestamp(created_at) as created_at,
+            staged_in as batch_id,
+            * exclude (number, "text", created_at, staged_in)
+        from source
 
-renamed as (
+    )
 
-    select
-        {{ number_or_nan("not is_deleted and kind = 'number'") }} as number,
-        {{ value_as_text() }} as value,
-        make_timestamp(created_at) as created_at,
-        staged_in as batch_id,
-        * exclude (number, "text", created_at, staged_in)
-    from source
-
-)
-
-select * from renamed
+select *
+from renamed

@@ -5,32 +5,29 @@
     -#}
     {%- set key = columns | join(', ') %}
 
-with
+    with
 
-changed as (
+        changed as (select distinct {{ key }} from {{ model }} where {{ unpublished() }}),
 
-    select distinct {{ key }} from {{ model }} where {{ unpublished() }}
+        doubled as (
 
-),
+            select {{ key }}
+            from {{ model }}
+            semi join changed using ({{ key }})
+            group by {{ key }}
+            having count(*) > 1
 
-doubled as (
+        ),
 
-    select {{ key }}
-    from {{ model }}
-    semi join changed using ({{ key }})
-    group by {{ key }}
-    having count(*) > 1
+        incomplete as (
 
-),
+            select {{ key }} from changed where {{ columns | join(' is null or ') }} is null
 
-incomplete as (
+        )
 
-    select {{ key }} from changed
-    where {{ columns | join(' is null or ') }} is null
-
-)
-
-select * from doubled
-union all
-select * from incomplete
+    select *
+    from doubled
+    union all
+    select *
+    from incomplete
 {% endtest %}
