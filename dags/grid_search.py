@@ -142,17 +142,21 @@ def grid_search():
             installed.home / "checkpoints", context["task_state_store"]
         )
         with one_core(installed.home / "run" / "cores", installed.workers):
-            return search.run(
-                shards.unpack(shard),
-                fields,
-                since=since,
-                until=since / 1e6 + chosen["budget_s"] if chosen["budget_s"] else None,
-                checkpoints=checkpoints,
-                # When the supervisor died, Airflow retries the task: the trial that runs is
-                # brought to its end, the others are the retry's.
-                is_wanted=lambda: os.getppid() == supervisor,
-                **chosen,
-            )
+            try:
+                return search.run(
+                    shards.unpack(shard),
+                    fields,
+                    since=since,
+                    until=since / 1e6 + chosen["budget_s"] if chosen["budget_s"] else None,
+                    checkpoints=checkpoints,
+                    # When the supervisor died, Airflow retries the task: the trial that runs is
+                    # brought to its end, the others are the retry's.
+                    is_wanted=lambda: os.getppid() == supervisor,
+                    **chosen,
+                )
+            except experiments.InvalidExperiment as error:
+                # A retry would find the same.
+                raise AirflowFailException(str(error)) from None
 
     @task(trigger_rule="all_done", outlets=[Asset(EXPERIMENTS)])
     def summarise(planned: list[str] | None, results: list[dict[str, int]] | None) -> dict:
