@@ -44,7 +44,7 @@ WARM_VISITS = 3
 CLIENTS = 8
 SECONDS = 20
 START_SECONDS = 180
-MARTS = ROOT / "dbt_project" / "models" / "marts"
+MODELS = ROOT / "dbt_project" / "models"
 
 
 def main() -> None:
@@ -118,7 +118,8 @@ def _check_schema(connection: duckdb.DuckDBPyConnection) -> None:
     for (table,) in connection.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'marts'"
     ).fetchall():
-        (model,) = yaml.safe_load((MARTS / f"{table}.yml").read_text())["models"]
+        (described,) = MODELS.glob(f"*/{table}.yml")
+        (model,) = yaml.safe_load(described.read_text())["models"]
         promised = {column["name"] for column in model["columns"]}
         rows = connection.execute(f"DESCRIBE marts.{table}").fetchall()
         if missing := promised - {row[0] for row in rows}:
@@ -195,8 +196,19 @@ SELECT n AS etl_run_id, printf('scheduled-%d', n) AS run_id,
     started_at + INTERVAL 30 SECOND AS ended_at,
     CASE WHEN n % 50 = 0 THEN 'failed' ELSE 'succeeded' END AS state, 10000 AS rows_read,
     1000000 AS bytes, 30.0 AS duration_s, 45.0 AS lag_s, n AS mart_version,
-    CASE WHEN n % 50 = 0 THEN 'disk full' END AS error, n AS batch_id
-FROM range(1, 1201) AS r(n)
+    CASE WHEN n % 50 = 0 THEN 'disk full' END AS error, 0 AS read_from, n AS read_until,
+    9000 AS rows_inserted, 1000 AS rows_updated, 0 AS rows_deleted, 5.0 AS extract_s,
+    20.0 AS dbt_s, 4.0 AS publish_s, 1.0 AS compact_s, n AS batch_id
+FROM range(1, 1201) AS r(n);
+CREATE TABLE marts.dataset_audit AS
+SELECT dense_rank() OVER (ORDER BY dataset) AS dataset_id, dataset,
+    sha256(dataset) AS dataset_version, 1 AS version_number, 'scikit-learn' AS source,
+    'classification' AS task, 1797 AS rows, 64 AS features, 10 AS classes, 920000 AS bytes,
+    min(started_at) AS first_seen_at, count(DISTINCT e) AS experiments, count(*) AS trials,
+    list_sort(list(DISTINCT author)) AS authors, min(started_at) AS first_used_at,
+    max(started_at) AS last_used_at, 1 AS splits, 0 AS most_shared_rows,
+    0.0 AS most_shared_share, false AS has_overlap
+FROM named GROUP BY dataset
 """
 
 
