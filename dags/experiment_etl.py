@@ -7,9 +7,6 @@ from airflow.sdk import (
     Asset,
     AssetOrTimeSchedule,
     CronTriggerTimetable,
-    DeadlineAlert,
-    DeadlineReference,
-    SyncCallback,
     dag,
     get_current_context,
     task,
@@ -88,11 +85,6 @@ def _models() -> DbtTaskGroup:
     ),
     catchup=False,
     max_active_runs=1,
-    deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=timedelta(seconds=alerts.MOST_SECONDS),
-        callback=SyncCallback(alerts.late),
-    ),
     tags=["warehouse"],
     doc_md="""
 ### Experiment ETL
@@ -148,15 +140,16 @@ experiment_etl()
     doc_md="""
 ### Warehouse watch
 
-Fails, and sends an alert, when no ETL has succeeded for two hours: one that fails each time, or
-one that is paused. Where alerts go beside the log is set by `MLED_ALERT_URL`.
+Fails, and sends an alert, when a run of the ETL is at work for over 30 minutes, or none has
+succeeded for two hours: because each fails, or the DAG is paused. Where alerts go beside the log
+is set by `MLED_ALERT_URL`.
 """,
 )
 def warehouse_watch():
     @task
     def look() -> None:
-        """Compare the end of the last successful ETL with the time of day."""
-        text = alerts.stale(SETTINGS)
+        """Compare the times of the latest runs with the time of day."""
+        text = alerts.problem(SETTINGS)
         if text:
             alerts.send(text)
             raise AirflowFailException(text)

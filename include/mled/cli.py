@@ -144,13 +144,13 @@ def rebuild(settings: mled_settings.Settings, source: str) -> None:
 @warehouse.command()
 @click.pass_obj
 def check(settings: mled_settings.Settings) -> None:
-    """Fail when no ETL has succeeded for two hours; for a monitor to call."""
+    """Fail when a run takes too long, or none has succeeded for two hours; for monitors."""
     from mled.warehouse import alerts
 
-    text = alerts.stale(settings)
+    text = alerts.problem(settings)
     if text:
         raise click.ClickException(text)
-    click.echo("the marts are fresh")
+    click.echo("the warehouse is up to date")
 
 
 @warehouse.command(context_settings=PASSTHROUGH)

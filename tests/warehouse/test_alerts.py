@@ -30,20 +30,29 @@ def ran(database, hours_ago, error=None):
         )
 
 
-def test_stale(settings, database):
-    assert alerts.stale(settings, NOW) is None
+def test_no_success_for_two_hours(settings, database):
+    assert alerts.problem(settings, NOW) is None
     ran(database, 3, "dbt: the disk is full")
-    assert alerts.stale(settings, NOW) == (
+    assert alerts.problem(settings, NOW) == (
         "the first ETL failed 3.0 hours ago: mend what stopped the last one (dbt: the disk is "
         "full), and run `mled etl`"
     )
     ran(database, 2.5)
-    text = alerts.stale(settings, NOW)
+    text = alerts.problem(settings, NOW)
     assert text.startswith("the last successful ETL ended 2.5 hours ago: see that the DAG is not")
     ran(database, 2)
     ran(database, 1, "extract: no store")
-    assert alerts.stale(settings, NOW) is None
-    assert "(extract: no store)" in alerts.stale(settings, NOW + HOUR)
+    assert alerts.problem(settings, NOW) is None
+    assert "(extract: no store)" in alerts.problem(settings, NOW + HOUR)
+
+
+def test_a_run_that_takes_too_long(settings, database):
+    ran(database, 1)
+    with database.write() as connection:
+        connection.execute(sa.insert(EtlRun).values(run_id="slow", state="running", started_at=NOW))
+    assert alerts.problem(settings, NOW + HOUR // 2) is None
+    text = alerts.problem(settings, NOW + HOUR // 2 + 60_000_000)
+    assert text.startswith("the ETL run slow has been at work for 31 minutes, of at most 30:")
 
 
 @pytest.fixture
@@ -71,8 +80,8 @@ def webhook(monkeypatch):
 
 
 def test_an_alert_is_logged_and_posted(webhook, caplog):
-    alerts.late()
-    assert "at work for over 30 minutes" in caplog.text
+    alerts.send("look here")
+    assert "look here" in caplog.text
     assert [body["text"] in caplog.text for body in webhook] == [True]
 
 

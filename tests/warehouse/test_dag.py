@@ -23,9 +23,6 @@ json.dump({
     "max_active_runs": dag.max_active_runs,
     "assets": [asset.name for asset in dag.timetable.asset_condition.objects],
     "cron": dag.timetable.timetable.expression,
-    "deadline": [
-        (deadline.interval.total_seconds(), deadline.callback.path) for deadline in dag.deadline
-    ],
     "tasks": {
         task.task_id: {
             "upstream": sorted(task.upstream_task_ids),
@@ -58,8 +55,6 @@ def test_stages_models_and_schedule(dag):
     assert dag["cron"] == "0 * * * *"
     assert dag["assets"] == ["mled://experiments"]
     assert dag["max_active_runs"] == 1 and not dag["catchup"]
-
-    assert dag["deadline"] == [[1800, "mled.warehouse.alerts.late"]]
 
     tasks = dag["tasks"]
     for mart in ("trials", "metrics_wide", "hyperparameter_impact", "etl_runs"):

@@ -42,19 +42,11 @@ def send(text: str) -> None:
         log.error("the alert could not be posted to %s: %s (see %s)", url, error, URL)
 
 
-def late(**context) -> None:
-    """A run of the DAG has not ended in time; Airflow calls this."""
-    send(
-        f"the ETL has been at work for over {MOST_SECONDS // 60} minutes: see where it is with "
-        "`mled status` and in Airflow; marts show the last published version meanwhile"
-    )
+def problem(settings: Settings | None = None, now_us: int | None = None) -> str | None:
+    """What is wrong with the pipeline, and what to do; None while all is well.
 
-
-def stale(settings: Settings | None = None, now_us: int | None = None) -> str | None:
-    """Why the marts are out of date, and what to do; None while they are fresh.
-
-    They are out of date when the last successful run ended over `MOST_AGE_S` ago. `now_us` is
-    the time in microseconds UTC; that of the day by default.
+    That is a run at work for over `MOST_SECONDS`, or a last successful one that ended over
+    `MOST_AGE_S` ago. `now_us` is the time in microseconds UTC; that of the day by default.
 
     Raises:
         StoreError: the store cannot be read.
@@ -67,6 +59,16 @@ def stale(settings: Settings | None = None, now_us: int | None = None) -> str | 
         ).scalar()
         first = connection.execute(sa.select(sa.func.min(EtlRun.started_at))).scalar()
         error = connection.execute(newest.limit(1)).scalar()
+        running = connection.execute(
+            sa.select(EtlRun.run_id, EtlRun.started_at).where(EtlRun.state == RUNNING)
+        ).first()
+    if running and now_us - running.started_at > MOST_SECONDS * 1_000_000:
+        minutes = (now_us - running.started_at) / 60_000_000
+        return (
+            f"the ETL run {running.run_id} has been at work for {minutes:.0f} minutes, of at most "
+            f"{MOST_SECONDS // 60}: see in Airflow which task it is in, or, if it was killed, run "
+            "`mled etl`"
+        )
     since = ended if ended is not None else first
     if since is None or now_us - since <= MOST_AGE_S * 1_000_000:
         return None

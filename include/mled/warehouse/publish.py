@@ -69,6 +69,7 @@ def restore(settings: Settings) -> None:
     dbt builds them anew, for nothing tells what they contain; what it keeps for good, as the
     columns of hyperparameters, it finds again. Call it under `files.exclusive`.
     """
+    settings.build_file.parent.mkdir(parents=True, exist_ok=True)
     if settings.build_file.exists() or not settings.mart.exists():
         return
     # What was not yet written into the file that is gone belongs to no other.
@@ -76,7 +77,6 @@ def restore(settings: Settings) -> None:
     aside = empty_folder(settings.warehouse / "tmp") / settings.build_file.name
     shutil.copyfile(settings.mart, aside)
     sync(aside)
-    settings.build_file.parent.mkdir(parents=True, exist_ok=True)
     os.rename(aside, settings.build_file)
 
 
