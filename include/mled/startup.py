@@ -158,7 +158,8 @@ def _initialise(settings: Settings, steps: Steps) -> None:
     )
     add(
         "Superset database",
-        [superset],
+        # Superset shows the descriptions that dbt's models carry.
+        [superset, settings.dbt_project / "models"],
         settings.superset_home / "metadata.db",
         lambda: run_logged(
             [str(services.SUPERSET_BIN / "python"), str(superset / "bootstrap.py")],
@@ -207,5 +208,6 @@ def _show_entrances(settings: Settings) -> None:
              {settings.secrets / services.AIRFLOW_PASSWORD}
   Superset   {settings.superset_url}   user {services.SUPERSET_USER}, password in
              {settings.secrets / services.SUPERSET_PASSWORD}
+             users analyst, researcher, stakeholder: superset_<user>_password beside it
 """
     )
