@@ -198,3 +198,21 @@ def test_a_window_ends_below_a_transaction_that_is_under_way(database, settings)
         names, high = window(0)
         assert names == set()
     assert window(high)[0] == {"slow", "quick"}
+
+
+def test_a_late_announcement_does_not_make_a_window_go_back(database, settings):
+    """A writer announces a value that was the clock's before an extraction went beyond it."""
+    if settings.store.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    with database.snapshot() as (_, early):
+        pass
+    with database.write() as connection:
+        connection.execute(sa.insert(Author).values(name="a"))
+    with database.snapshot() as (_, high):
+        assert high > early
+    with database.write() as late:
+        late.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(early)))
+        with database.snapshot(high) as (_, again):
+            assert again == high
+    with database.snapshot(high + 10**12) as (_, gone_back):
+        assert gone_back < high + 10**12

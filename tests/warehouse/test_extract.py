@@ -125,7 +125,8 @@ def test_another_store_stops_the_run(settings, lab):
 def test_a_restored_store_stops_the_run(settings, lab, monkeypatch):
     lab.experiment()
     high = extract(settings).high
-    monkeypatch.setattr(lab.database.dialect, "high", lambda connection: high - 1)
+    for stamp in ("clock", "high"):
+        monkeypatch.setattr(lab.database.dialect, stamp, lambda connection: high - 1)
     with pytest.raises(WarehouseError, match=r"older copy.*mled warehouse rebuild"):
         extract(settings)
 

@@ -71,12 +71,18 @@ class Database:
                 yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[tuple[Connection, int]]:
-        """One snapshot, and the stamp up to which it lacks no row and never will."""
+    def snapshot(self, low: int = 0) -> Iterator[tuple[Connection, int]]:
+        """One snapshot, and the stamp up to which it lacks no row and never will.
+
+        That stamp is at least `low`, up to which rows were read before, unless the clock itself
+        has gone back below it: then the store is another one than it was.
+        """
         with self.read() as connection:
+            # A writer may announce a value that an extraction has passed: its stamps are larger.
+            clock = self.dialect.clock(connection)
             high = self.dialect.high(connection)
         with self.read() as connection:
-            yield connection, high
+            yield connection, max(high, low) if clock >= low else high
 
     @contextmanager
     def ticket(self, connection: Connection) -> Iterator[int]:

@@ -67,6 +67,10 @@ class Dialect(abc.ABC):
         """Make the triggers stamp each row again."""
 
     @abc.abstractmethod
+    def clock(self, connection: Connection) -> int:
+        """The largest stamp that was given out."""
+
+    @abc.abstractmethod
     def high(self, connection: Connection) -> int:
         """The highest stamp that no transaction can still add a row below.
 

@@ -171,9 +171,12 @@ class PostgreSQL(Dialect):
     def close_ticket(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL mled.ticket = ''")
 
+    def clock(self, connection: Connection) -> int:
+        return connection.exec_driver_sql("SELECT last_value FROM mled_clock").scalar_one()
+
     def high(self, connection: Connection) -> int:
         # In this order: who takes a stamp below the clock's value has announced it before.
-        now = connection.exec_driver_sql("SELECT last_value FROM mled_clock").scalar_one()
+        now = self.clock(connection)
         floor = connection.exec_driver_sql(
             "SELECT min((classid::bigint << 32) | objid::bigint) FROM pg_locks "
             "WHERE locktype = 'advisory' AND objsubid = 1 "

@@ -155,9 +155,12 @@ class SQLite(Dialect):
     def close_ticket(self, connection: Connection) -> None:
         connection.exec_driver_sql("UPDATE clock SET is_open = 0")
 
+    def clock(self, connection: Connection) -> int:
+        return connection.execute(sa.select(Clock.last_us)).scalar_one()
+
     def high(self, connection: Connection) -> int:
         # The write lock makes stamps follow commit order: what is visible is complete.
-        return connection.execute(sa.select(Clock.last_us)).scalar_one()
+        return self.clock(connection)
 
     def insert(self, table) -> sa.Insert:
         return sqlite.insert(table)

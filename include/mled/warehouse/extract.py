@@ -66,7 +66,7 @@ def extract(settings: Settings, afresh: bool = False) -> Batch | None:
     database = connect(settings)
     store_id = database.identity()
     columns = {table.name: _types(table) for table in STAMPED}
-    with database.snapshot() as (connection, high):
+    with database.snapshot(previous.high if previous else 0) as (connection, high):
         if previous:
             _check(settings, previous, store_id, high, columns)
             if high == previous.high:
