@@ -49,6 +49,7 @@ class Settings:
     anonymous_dashboards: int = _setting(
         0, "1: people who have not logged in to Superset may look at its dashboards", 0
     )
+    alert_url: str = _setting("", "where alerts are posted as JSON; empty: into the log only")
     min_free_mb: int = _setting(2_000, "free megabytes below which nothing is started", 0)
 
     @property
@@ -67,7 +68,7 @@ class Settings:
 
     @property
     def staging(self) -> Path:
-        """Batches of extracted rows: `committed/batch_id=N/` and `tmp/`."""
+        """Batches of extracted rows: `committed/LOW-HIGH/` and `tmp/`."""
         return self.home / "staging"
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 
 import sqlalchemy as sa
@@ -19,19 +18,16 @@ MOST_SECONDS = 30 * 60
 MOST_AGE_S = 2 * 60 * 60
 """How long ago the last successful run may have ended."""
 
-URL = "MLED_ALERT_URL"
-"""Where alerts are posted to as JSON, `{"text": …}`, which chat programs take; none by default."""
-
 log = logging.getLogger(__name__)
 
 
 def send(text: str) -> None:
-    """Log an alert as an error, and post it to `MLED_ALERT_URL`.
+    """Log an alert as an error, and post it to `MLED_ALERT_URL` as `{"text": …}`.
 
     An alert that cannot be posted is logged as well; it fails nothing.
     """
     log.error("ALERT: %s", text)
-    url = os.environ.get(URL)
+    url = load().alert_url
     if not url:
         return
     import httpx
@@ -39,7 +35,7 @@ def send(text: str) -> None:
     try:
         httpx.post(url, json={"text": text}, timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        log.error("the alert could not be posted to %s: %s (see %s)", url, error, URL)
+        log.error("the alert could not be posted to MLED_ALERT_URL=%s: %s", url, error)
 
 
 def problem(settings: Settings | None = None, now_us: int | None = None) -> str | None:
