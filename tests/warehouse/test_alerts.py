@@ -70,7 +70,7 @@ def webhook(monkeypatch):
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        monkeypatch.setenv(alerts.URL, f"http://127.0.0.1:{server.server_port}/hook")
+        monkeypatch.setenv("MLED_ALERT_URL", f"http://127.0.0.1:{server.server_port}/hook")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -86,7 +86,7 @@ def test_an_alert_is_logged_and_posted(webhook, caplog):
 
 
 def test_an_alert_that_cannot_be_posted_is_in_the_log(monkeypatch, caplog):
-    monkeypatch.setenv(alerts.URL, "http://127.0.0.1:9/")
+    monkeypatch.setenv("MLED_ALERT_URL", "http://127.0.0.1:9/")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     alerts.send("look here")
     messages = [r.message for r in caplog.records if r.levelno == logging.ERROR]

@@ -35,7 +35,7 @@ def send(text: str) -> None:
     try:
         httpx.post(url, json={"text": text}, timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        log.error("the alert could not be posted to MLED_ALERT_URL=%s: %s", url, error)
+        log.error("the alert could not be posted to %s: %s (see MLED_ALERT_URL)", url, error)
 
 
 def problem(settings: Settings | None = None, now_us: int | None = None) -> str | None:
