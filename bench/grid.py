@@ -101,7 +101,7 @@ def run_ours(servers: Servers, name: str, case: Case, trials_per_task: int = 0) 
     }
     cpu, began = _cpu_seconds(servers), time.perf_counter()
     run_id = servers.airflow.trigger("grid_search", conf)
-    run = servers.airflow.wait("grid_search", run_id, 3600, interval=0.1)
+    run = servers.airflow.wait("grid_search", run_id, 3600)
     wall, cpu = time.perf_counter() - began, _cpu_seconds(servers) - cpu
     summary = servers.airflow.result("grid_search", run_id, "summarise")
     if run["state"] != "success" or summary["trials"] != {FINISHED: case.trials}:
