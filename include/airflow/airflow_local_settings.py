@@ -8,9 +8,10 @@ change to them counts from the next task on.
 
 import os
 
-# Seconds that a writer waits for another one's lock on Airflow's own SQLite database. The default
-# of 5 is too short on a busy machine: a request then fails with "database is locked".
-DATABASE_CONNECT_ARGS = {"timeout": 60}
+# Seconds that a process waits for another one's lock on Airflow's own SQLite database. The default
+# of 5 is too short for the scheduler on a busy machine. The API server keeps it: its requests wait
+# for each other inside one process, and a longer wait there leaves every caller without an answer.
+DATABASE_CONNECT_ARGS = {"timeout": 5 if os.environ.get("MLED_API_SERVER") else 60}
 
 if os.environ.get("MLED_PRELOAD"):
     import pandas  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from mled.secrets import secret
 from mled.settings import Settings
 
 PAGE = 100
+TRIES, RETRY_SECONDS = 4, 2.0
 FINISHED = ("success", "failed")
 
 
@@ -66,8 +68,15 @@ class Airflow:
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run with these parameters and return its id."""
-        body = {"logical_date": None, "conf": conf or {}}
-        return self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+        # An id of ours: a request that was answered too late may be sent again.
+        now = datetime.now(UTC).isoformat()
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": f"manual__{now}"}
+        try:
+            self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)
+        except AirflowError as error:
+            if error.status != httpx.codes.CONFLICT:
+                raise
+        return body["dag_run_id"]
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """The run as the API gives it: `state`, `start_date`, `end_date`, …"""
@@ -145,13 +154,28 @@ class Airflow:
         self._token = self._send("POST", "/auth/token", {"json": login}).json()["access_token"]
 
     def _send(self, method: str, path: str, arguments: dict) -> httpx.Response:
+        """Send a request, again when the server has no answer: every one of ours may be repeated.
+
+        Airflow's own database in SQLite can be locked for longer than the server waits.
+        """
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        try:
-            response = self._http.request(method, path, headers=headers, **arguments)
-        except httpx.HTTPError as error:
-            url = self._settings.airflow_url
-            raise AirflowError(f"Airflow does not answer at {url} ({error}): make up") from error
+        for tries_left in reversed(range(TRIES)):
+            try:
+                response = self._http.request(method, path, headers=headers, **arguments)
+            except httpx.ConnectError as error:
+                raise self._unreachable(error) from error
+            except httpx.HTTPError as error:
+                if not tries_left:
+                    raise self._unreachable(error) from error
+                continue
+            if not response.is_server_error or not tries_left:
+                break
+            time.sleep(RETRY_SECONDS)
         if response.is_error:
             message = f"{method} {path}: {response.status_code} {response.text[:500]}"
             raise AirflowError(message, response.status_code)
         return response
+
+    def _unreachable(self, error: httpx.HTTPError) -> AirflowError:
+        url = self._settings.airflow_url
+        return AirflowError(f"Airflow does not answer at {url} ({error}): make up")

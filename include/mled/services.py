@@ -170,8 +170,11 @@ def programs(settings: Settings) -> list[Program]:
     airflow = airflow_options(settings)
     # Only the scheduler's children train: only it pays for importing torch.
     scheduler = {**airflow, "MLED_PRELOAD": "1"}
+    api_server = {**airflow, "MLED_API_SERVER": "1"}
     return [
-        Program("api-server", (str(BIN / "airflow"), "api-server"), airflow, settings.airflow_url),
+        Program(
+            "api-server", (str(BIN / "airflow"), "api-server"), api_server, settings.airflow_url
+        ),
         Program(
             "scheduler",
             (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),
