@@ -34,6 +34,7 @@ CHROMIUM_ARGUMENTS = (
     "--disable-sync",
 )
 TIMEOUT_S = 90.0
+LOGINS = 3
 # Charts count as drawn when nothing has been loading for so long.
 QUIET_S = 1.0
 
@@ -74,16 +75,23 @@ def new_page(width: int = 1440, height: int = 900) -> Iterator[Page]:
 
 
 def login(page: Page, base_url: str, user: str, password: str) -> None:
-    """Log in through the form.
+    """Log in through the form; again when a busy server dropped the answer.
 
     Raises:
         playwright.sync_api.TimeoutError: the log-in was refused.
+        AssertionError: the server answers, but as to nobody it knows.
     """
-    page.goto(f"{base_url}/login/")
-    page.fill("#username", user)
-    page.fill("#password", password)
-    page.click("button[type=submit]")
-    page.wait_for_url(lambda url: "/login" not in url, timeout=TIMEOUT_S * 1000)
+    for _ in range(LOGINS):
+        page.goto(f"{base_url}/login/")
+        page.fill("#username", user)
+        page.fill("#password", password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "/login" not in url, timeout=TIMEOUT_S * 1000)
+        page.wait_for_load_state()
+        answer = page.request.get(f"{base_url}/api/v1/me/")
+        if answer.ok:
+            return
+    raise AssertionError(f"{user} is not logged in at {page.url}: {answer.status} {answer.text()}")
 
 
 def open_dashboard(page: Page, base_url: str, slug: str, click: str | None = None) -> Dashboard:
