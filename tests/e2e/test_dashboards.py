@@ -19,6 +19,7 @@ from tests.superset.client import Client
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.long,
     pytest.mark.skipif(
         browser.find_chromium() is None,
         reason="NO BROWSER: what people see is not tested; apt-get install chromium",
