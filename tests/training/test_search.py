@@ -233,8 +233,9 @@ def test_measured_times_decide_the_size_of_shards(database, monkeypatch):
     before = [len(shard) for shard in search.plan(request)]
     search.run([search.plan(request)[0][0]], request)
     after = [len(shard) for shard in search.plan(request)]
-    # Trials of milliseconds are not worth tasks of one.
-    assert min(before) == 1
+    # Nothing is known: the last shards are a 32nd of the trials, and what is left over.
+    assert max(before[-3:]) == 3
+    # Trials of milliseconds are not worth tasks of so few.
     assert min(after[:-1]) > 5
     # Another experiment with the same model and data starts from that.
     other = [len(shard) for shard in search.plan({**request, "experiment": "other"})]
