@@ -14,7 +14,17 @@ import sqlalchemy as sa
 from lab import Lab, check, mart
 
 from mled.settings import load
-from mled.store.schema import Attempt, Author, Experiment, Hyperparameter, Metric, Trial
+from mled.store.schema import (
+    Attempt,
+    Author,
+    Experiment,
+    Hyperparameter,
+    MaintenanceRun,
+    Metric,
+    Note,
+    Tag,
+    Trial,
+)
 from mled.warehouse import dbt
 from mled.warehouse.pipeline import run_etl
 from tests import postgres
@@ -97,6 +107,44 @@ def test_a_changed_attribute_reaches_every_row(settings, lab, etl, filled):
         connection.execute(sa.update(Attempt).where(Attempt.trial_id == 5).values(host="there"))
     lab.delete(Hyperparameter, Hyperparameter.trial_id == 4, Hyperparameter.name == "kernel")
     etl()
+    check(settings)
+
+
+def test_what_belongs_to_a_trial_follows_it(settings, lab, etl, filled):
+    lab.retry(1)
+    lab.tag(1, "stage", "draft")
+    lab.tag(1, "score", math.nan)
+    lab.note(1, "odd at the end")
+    lab.artifact(1, "model.pt", "first")
+    lab.artifact(2, "model.pt", "second")
+    lab.maintain(problems=["row 5 refers to nothing"], state="failed", error="damaged")
+    unfinished = lab.maintain(state="running", ended_at=None)
+    etl()
+    check(settings)
+    found = mart(
+        settings,
+        "select state, error_type, traceback, metrics['accuracy'].max_step, total_duration_s - "
+        "duration_s from marts.trials where trial_id = 1",
+    )
+    assert found == [("failed", "ValueError", "Traceback …", 4, 5.0)]
+    packages = mart(
+        settings,
+        "select package, version from marts.environment_packages "
+        "semi join (from marts.trial_environments where trial_id = 1) using (environment_id)",
+    )
+    assert dict(packages)["numpy"] == "1" and len(packages) == 2
+
+    lab.tag(1, "stage", "final")
+    lab.artifact(1, "model.pt", "third")
+    lab.retry(1)
+    lab.delete(Note, Note.trial_id == 1)
+    lab.delete(Tag, Tag.name == "score")
+    lab.delete(Trial, Trial.id == 2)
+    lab.update(Experiment, filled[0], name="renamed")
+    lab.update(MaintenanceRun, unfinished, state="succeeded", ended_at=2 * 10**15)
+    etl()
+    check(settings)
+    etl(full_refresh=True)
     check(settings)
 
 

@@ -46,12 +46,7 @@ with
             metrics.max_value,
             metrics.mean_value,
             coalesce(metrics.metric = trials.objective_metric, false) as is_objective,
-            case
-                when is_objective and trials.objective_direction = 'minimize'
-                then metrics.min_value
-                when is_objective
-                then metrics.max_value
-            end as best_value,
+            case when is_objective then {{ best('value') }} end as best_value,
             metrics.steps,
             greatest(trials.batch_id, metrics.batch_id) as batch_id
         from trials

@@ -36,24 +36,56 @@ with
 
     attempts as (select * from {{ ref('int_attempts') }} where not is_deleted),
 
-    metrics as (select * from {{ ref('int_trial_metrics') }} where not is_deleted),
+    -- What a trial cost is what all its attempts took, those that failed included.
+    costs as (
+
+        select trial_id, sum(duration_s) as total_duration_s, sum(cpu_s) as total_cpu_s
+        from attempts
+        semi join trials using (trial_id)
+        group by trial_id
+
+    ),
+
+    metrics as (
+
+        select *
+        from {{ ref('int_trial_metrics') }}
+        semi join trials using (trial_id)
+        where not is_deleted
+
+    ),
+
+    metrics_by_trial as (
+
+        select
+            trial_id,
+            map_from_entries(
+                list(
+                    {
+                        'k':metric,
+                        'v': {
+                            'first_value':first_value,
+                            'last_value':last_value,
+                            'min_value':min_value,
+                            'min_step':min_step,
+                            'max_value':max_value,
+                            'max_step':max_step
+                        }
+                    }
+                    order by metric
+                )
+            ) as metrics
+        from metrics
+        group by trial_id
+
+    ),
 
     with_objective as (
 
         select
             trials.*,
-            case
-                trials.objective_direction
-                when 'minimize'
-                then metrics.min_value
-                else metrics.max_value
-            end as objective_value,
-            case
-                trials.objective_direction
-                when 'minimize'
-                then metrics.min_step
-                else metrics.max_step
-            end as objective_step,
+            {{ best('value') }} as objective_value,
+            {{ best('step') }} as objective_step,
             trials.state = 'finished' and objective_value is not null as is_ranked,
             case
                 trials.objective_direction
@@ -107,14 +139,20 @@ with
             ranked.ended_at,
             attempts.duration_s,
             attempts.cpu_s,
+            costs.total_duration_s,
+            costs.total_cpu_s,
             attempts.peak_memory_bytes,
             attempts.error_type,
             attempts.error_message,
+            attempts.traceback,
             attempts.host,
+            metrics_by_trial.metrics,
             greatest(ranked.batch_id, ranked.metrics_batch_id, attempts.batch_id) as batch_id
         from ranked
         left join
             attempts on ranked.trial_id = attempts.trial_id and ranked.attempt = attempts.attempt
+        left join costs on ranked.trial_id = costs.trial_id
+        left join metrics_by_trial on ranked.trial_id = metrics_by_trial.trial_id
 
     )
 

@@ -1,0 +1,5 @@
+{%- set key = ['artifact_id'] -%}
+
+{{ config(unique_key=key) }}
+
+{{ newest_per_key(ref('stg_artifacts'), key) }}
