@@ -38,7 +38,11 @@ SIZE_MB = {MAIN: 3_000, SUPERSET: 1_500}
 STAMP = ".mled-installed"
 TESTS_STAMP = ".mled-tests-installed"
 # Debian's packages that some tests need, and a program by which each is known to be there.
-TEST_PACKAGES = {"chromium": "chromium", "postgresql": "pg_lsclusters"}
+TEST_PACKAGES = {
+    "chromium": "chromium",
+    "postgresql": "pg_lsclusters",
+    "redis-server": "redis-server",
+}
 # What uv draws in front of the lines of an error.
 TREE = "├╰─▶\N{MULTIPLICATION SIGN} "
 
