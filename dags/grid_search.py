@@ -4,7 +4,7 @@ import base64
 import os
 from datetime import timedelta
 
-from airflow.sdk import Asset, Param, dag, get_current_context, task
+from airflow.sdk import Asset, BaseOperatorLink, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from mled import settings
@@ -82,9 +82,19 @@ class TaskStateCheckpoints(FileCheckpoints):
         self._store.delete(f"trial-{trial_id}")
 
 
-def _request() -> tuple[dict, dict]:
+class DashboardLink(BaseOperatorLink):
+    """A button on a task's page that opens the dashboard of the run's experiment."""
+
+    name = "Dashboard"
+
+    def get_link(self, operator, *, ti_key) -> str:
+        fields, _ = _request(ti_key.get_template_context())
+        return search.dashboard_url(settings.load().superset_url, fields["experiment"])
+
+
+def _request(context=None) -> tuple[dict, dict]:
     """What this run was triggered with: the experiment's fields, and the options."""
-    params = dict(get_current_context()["params"])
+    params = dict((context or get_current_context())["params"])
     chosen = {name: params.pop(name) for name in OPTIONS}
     preset = params.pop("preset")
     return (params if preset == NO_PRESET else experiments.preset(preset)), chosen
@@ -179,7 +189,9 @@ def grid_search():
         return summary
 
     planned = plan()
-    summarise(planned, run_trials.expand(shard=planned))
+    summary = summarise(planned, run_trials.expand(shard=planned))
+    for result in (planned, summary):
+        result.operator.operator_extra_links = (DashboardLink(),)
 
 
 grid_search()

@@ -260,3 +260,27 @@ def test_airflow_shows_the_grid_and_its_form(platform):
     run = platform.airflow.wait("grid_search", run_id, 300)
     assert run["state"] == "success", platform.failures("grid_search", run_id)
     assert platform.store("SELECT count(*) FROM experiment WHERE name = 'from-the-form'") == [(1,)]
+
+
+@pytest.mark.skipif(
+    browser.find_chromium() is None,
+    reason="NO BROWSER: what people see is not tested; apt-get install chromium",
+)
+def test_a_grids_page_leads_to_the_dashboard_of_its_experiment(platform):
+    run_id = platform.grid(**MLP)["dag_run_id"]
+    settings = platform.settings
+    with browser.new_page(width=1440, height=1000) as page:
+        airflow_ui.login(page, settings)
+        page.goto(f"{settings.airflow_url}/dags/grid_search/runs/{run_id}/tasks/summarise")
+        link = page.get_by_role("link", name="Dashboard")
+        link.wait_for()
+        page.screenshot(path=ARTIFACTS / "airflow-link.png")
+        address = urlsplit(link.get_attribute("href"))
+        assert address.path == "/superset/dashboard/experiments/"
+        password = secret(settings, "superset_admin_password")
+        browser.login(page, settings.superset_url, "admin", password)
+        dashboard = browser.open_dashboard(
+            page, settings.superset_url, "experiments", query=address.query
+        )
+        leaders = dashboard.charts["Leaderboard"].rows
+        assert {row["experiment"] for row in leaders} == {"wine-mlp"}

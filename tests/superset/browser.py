@@ -94,11 +94,13 @@ def login(page: Page, base_url: str, user: str, password: str) -> None:
     raise AssertionError(f"{user} is not logged in at {page.url}: {answer.status} {answer.text()}")
 
 
-def open_dashboard(page: Page, base_url: str, slug: str, click: str | None = None) -> Dashboard:
+def open_dashboard(
+    page: Page, base_url: str, slug: str, click: str | None = None, query: str = ""
+) -> Dashboard:
     """Open the dashboard called `slug` and wait until every chart is drawn.
 
-    With `click`, follow the first link with this text on the page that is open instead of going
-    to the dashboard's own address.
+    `query` is what the address has behind its question mark. With `click`, follow the first link
+    with this text on the page that is open instead of going to the dashboard's own address.
 
     Raises:
         AssertionError: the dashboard does not exist, or is not drawn within `TIMEOUT_S`.
@@ -108,7 +110,7 @@ def open_dashboard(page: Page, base_url: str, slug: str, click: str | None = Non
     charts = {chart["slice_name"]: chart["id"] for chart in answer.json()["result"]}
     dashboard = Dashboard(page, base_url, charts)
     if click is None:
-        page.goto(f"{base_url}/superset/dashboard/{slug}/")
+        page.goto(f"{base_url}/superset/dashboard/{slug}/?{query}")
     else:
         page.get_by_role("link", name=click, exact=True).first.click()
     dashboard.wait_until_drawn()
