@@ -83,7 +83,7 @@ class TaskStateCheckpoints(FileCheckpoints):
 
 
 class DashboardLink(BaseOperatorLink):
-    """A button on a task's page that opens the dashboard of the run's experiment."""
+    """A button under a task's details that opens the dashboard of the run's experiment."""
 
     name = "Dashboard"
 
@@ -119,8 +119,9 @@ in a row and logs how far it is.
 - A trial that fails is recorded with its error, and the others go on.
 - Triggering the same experiment again runs only the trials that have not finished.
 - Pausing this DAG lets the tasks that run come to their end; unpausing goes on with the others.
-- `summarise` shows the best trials, and the address of their dashboard. The dashboards follow when
-  `experiment_etl` has run, which this DAG triggers when it ends.
+- `summarise` shows the best trials in its log, and leads to their dashboard: in the log, and by a
+  button under **Details**. The dashboards follow when `experiment_etl` has run, which this DAG
+  triggers when it ends.
 """,
 )
 def grid_search():

@@ -271,8 +271,9 @@ def test_a_grids_page_leads_to_the_dashboard_of_its_experiment(platform):
     settings = platform.settings
     with browser.new_page(width=1440, height=1000) as page:
         airflow_ui.login(page, settings)
-        page.goto(f"{settings.airflow_url}/dags/grid_search/runs/{run_id}/tasks/summarise")
-        link = page.get_by_role("link", name="Dashboard")
+        task = f"{settings.airflow_url}/dags/grid_search/runs/{run_id}/tasks/summarise"
+        page.goto(f"{task}/details")
+        link = page.get_by_role("link", name="Dashboard", exact=True)
         link.wait_for()
         page.screenshot(path=ARTIFACTS / "airflow-link.png")
         address = urlsplit(link.get_attribute("href"))

@@ -95,6 +95,7 @@ class Trial:
         self._names: set[str] = set()
         self._next_step: dict[str, int] = {}
         self._points: dict[tuple[str, int], tuple[float | None, str | None]] = {}
+        self._split: SplitRecord | None = None
         self._points_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -278,21 +279,13 @@ class Trial:
         return kept
 
     def split(self, split: SplitRecord) -> None:
-        """Record which rows of the dataset this trial trained on and was evaluated on."""
-        with self._fenced() as connection:
-            dataset_id = connection.execute(
-                sa.select(ExperimentRow.dataset_id)
-                .join(TrialRow, TrialRow.experiment_id == ExperimentRow.id)
-                .where(TrialRow.id == self.id)
-            ).scalar_one()
-            split_id = find_or_insert(
-                self.database,
-                connection,
-                Split,
-                {"dataset_id": dataset_id, **asdict(split)},
-                ("dataset_id", "digest"),
-            )
-            update_if_changed(connection, TrialRow, self.id, {"split_id": split_id})
+        """Record which rows of the dataset this trial trained on and was evaluated on.
+
+        It is written together with the next points: a commit of its own would cost a short trial
+        a third of its time.
+        """
+        with self._points_lock:
+            self._split = split
 
     def pulse(self) -> None:
         """Write what is buffered, and a heartbeat when it is due; a failure waits for `log`."""
@@ -337,10 +330,13 @@ class Trial:
         """Write the buffered points and, in the same transaction, facts about the attempt."""
         with self._points_lock:
             points, self._points = self._points, {}
-        if not points and not attempt:
+            split, self._split = self._split, None
+        if not points and not attempt and not split:
             return
         try:
             with self._fenced() as connection:
+                if split:
+                    self._write_split(connection, split)
                 if points:
                     rows = [(self.id, *key, *points[key]) for key in sorted(points)]
                     with self.database.ticket(connection) as stamp:
@@ -355,10 +351,26 @@ class Trial:
         except BaseException:
             with self._points_lock:
                 self._points = points | self._points
+                self._split = self._split or split
             raise
         self._failure = None
         if attempt:
             self._heartbeat = time.monotonic()
+
+    def _write_split(self, connection: Connection, split: SplitRecord) -> None:
+        dataset_id = connection.execute(
+            sa.select(ExperimentRow.dataset_id)
+            .join(TrialRow, TrialRow.experiment_id == ExperimentRow.id)
+            .where(TrialRow.id == self.id)
+        ).scalar_one()
+        split_id = find_or_insert(
+            self.database,
+            connection,
+            Split,
+            {"dataset_id": dataset_id, **asdict(split)},
+            ("dataset_id", "digest"),
+        )
+        update_if_changed(connection, TrialRow, self.id, {"split_id": split_id})
 
     def _mine(self, statement):
         return statement.where(Attempt.trial_id == self.id, Attempt.number == self.attempt)
