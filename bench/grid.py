@@ -103,9 +103,12 @@ def run_ours(servers: Servers, name: str, case: Case, trials_per_task: int = 0) 
     run_id = servers.airflow.trigger("grid_search", conf)
     run = servers.airflow.wait("grid_search", run_id, 3600)
     wall, cpu = time.perf_counter() - began, _cpu_seconds(servers) - cpu
+    if run["state"] != "success":
+        log = servers.airflow.log("grid_search", run_id, "summarise")
+        raise RuntimeError(f"{name}: the run is {run['state']}:\n{log}")
     summary = servers.airflow.result("grid_search", run_id, "summarise")
-    if run["state"] != "success" or summary["trials"] != {FINISHED: case.trials}:
-        raise RuntimeError(f"{name}: the run is {run['state']}, its trials {summary['trials']}")
+    if summary["trials"] != {FINISHED: case.trials}:
+        raise RuntimeError(f"{name}: its trials are {summary['trials']}")
     tasks = len(servers.airflow.result("grid_search", run_id, "plan"))
     result = Run(wall, cpu, _work_seconds(servers, name), tasks)
     print(f"  {name}: {wall:.1f} s in {tasks} tasks", flush=True)
