@@ -4,9 +4,11 @@ import pytest
 
 from mled.store import reading
 from training import documentation, models, search
+from training.models import actor_critic
 
 # A small grid for each model; one that is missing here fails the test below.
 SMALL = {
+    "actor_critic": {"grid": {"episodes": [6], "hidden": [8]}, "dataset": "cartpole"},
     "cnn": {"grid": {"epochs": [2], "channels": [2], "dropout": [0.0, 0.5]}, "dataset": "digits"},
     "dqn": {"grid": {"episodes": [6], "hidden": [8], "batch_size": [16]}, "dataset": "cartpole"},
     "gradient_boosting": {"grid": {"max_iter": [3]}},
@@ -14,6 +16,17 @@ SMALL = {
     "mlp": {"grid": {"epochs": [3], "hidden": [4], "dropout": [0.0, 0.5]}},
     "random_forest": {"grid": {"n_estimators": [3], "max_features": ["sqrt", 1.0]}},
     "svm": {"grid": {"kernel": ["rbf", "linear"]}},
+}
+
+# With these an agent learns to balance the pole for a while, in few seconds.
+LEARNING = {
+    "dqn": {
+        "episodes": [60],
+        "learning_rate": [2e-3],
+        "epsilon_steps": [800],
+        "target_every": [100],
+    },
+    "actor_critic": {"episodes": [150]},
 }
 
 
@@ -40,7 +53,7 @@ def test_the_same_trials_twice_give_the_same_metrics_bit_for_bit(home, monkeypat
     assert len(runs[0]) > len(ids)
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "dqn", "random_forest"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "actor_critic", "dqn", "random_forest"])
 def test_another_seed_gives_other_metrics(database, model):
     frame = reading.curves(run(request(model, seeds=[0, 1])))
     by_trial = frame.groupby("trial_id")["value"].agg(tuple)
@@ -60,15 +73,35 @@ def test_a_curve_has_a_point_for_each_epoch(database):
     assert frame["step"].tolist() == [0, 1, 2]
 
 
-def test_an_agent_logs_what_reinforcement_learning_needs(database):
-    (id,) = run(request("dqn", grid={"episodes": [12], "hidden": [8], "evaluate_every": [5]}))
+@pytest.mark.parametrize(
+    ("model", "exploration", "losses"),
+    [
+        ("dqn", "epsilon", ["value_loss"]),
+        ("actor_critic", "entropy_weight", ["policy_loss", "value_loss", "entropy"]),
+    ],
+)
+def test_an_agent_logs_what_reinforcement_learning_needs(database, model, exploration, losses):
+    (id,) = run(request(model, grid={"episodes": [12], "hidden": [8], "evaluate_every": [5]}))
     curves = reading.curves([id]).pivot(index="step", columns="metric", values="value")
     assert len(curves) == 12
     assert (curves["episode_return"] == curves["episode_length"]).all()  # CartPole's reward is 1
     assert (curves["environment_steps"] == curves["episode_length"].cumsum()).all()
-    assert curves["epsilon"].is_monotonic_decreasing
-    assert curves["value_loss"].notna().sum() > 5
+    assert curves[exploration].is_monotonic_decreasing
+    assert (curves[losses].notna().sum() > 5).all()
     assert curves["evaluation_return"].dropna().index.tolist() == [0, 5, 10, 11]
+
+
+def test_returns_are_discounted_and_go_on_behind_an_episode_that_was_cut():
+    assert actor_critic.returns([1, 2, 3], 0, 0.5).tolist() == [1 + 1 + 0.75, 2 + 1.5, 3]
+    assert actor_critic.returns([1, 1], 8, 0.5).tolist() == [1 + 0.5 + 2, 1 + 4]
+
+
+@pytest.mark.parametrize("model", ["dqn", "actor_critic"])
+def test_an_agent_learns(database, model):
+    (id,) = run(request(model, grid={**LEARNING[model], "evaluate_every": [20]}))
+    played = reading.curves([id], ["evaluation_return"])["value"]
+    # Whoever acts at random keeps the pole up for some 20 steps.
+    assert played.max() > 60
 
 
 def test_training_stops_when_the_metric_no_longer_improves(database):

@@ -12,24 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from training.agents import Agent, best, evaluate, is_evaluated, network, start, tensor
 from training.datasets import REINFORCEMENT, Environment
-from training.models import EarlyStopping, Model
+from training.models import Model
 from training.session import Session
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
-GAMES = 5
-# Seeds of episodes: far apart for different trials, and those of evaluations never trained on.
-EPISODE_SEEDS, EVALUATION_SEEDS = 100_000, 50_000
 
 
-class DqnHyperparameters(EarlyStopping):
-    episodes: int = Field(150, ge=1, le=EVALUATION_SEEDS, description="episodes to train on")
-    hidden: int = Field(64, ge=1, le=4096, description="units of each of two hidden layers")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="step size of the optimizer")
-    discount: float = Field(0.99, ge=0, le=1, description="worth of a reward one step later")
+class DqnHyperparameters(Agent):
     batch_size: int = Field(64, ge=1, le=65_536, description="remembered steps of a gradient step")
     memory: int = Field(10_000, ge=1, le=1_000_000, description="steps that are remembered")
     train_every: int = Field(1, ge=1, le=1000, description="environment steps per gradient step")
@@ -41,7 +33,6 @@ class DqnHyperparameters(EarlyStopping):
     epsilon_steps: int = Field(
         3000, ge=1, le=10_000_000, description="environment steps from the first to the last"
     )
-    evaluate_every: int = Field(10, ge=1, le=10_000, description="episodes between evaluations")
     monitor: Literal["episode_return", "evaluation_return", "value_loss"] = Field(
         "evaluation_return", description="metric that patience watches"
     )
@@ -90,14 +81,7 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
     env = gymnasium.make(data.id)
     inputs, actions = env.observation_space.shape[0], int(env.action_space.n)
 
-    def network() -> nn.Module:
-        width = params.hidden
-        return nn.Sequential(
-            nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, actions),
-        )  # fmt: skip
-
-    values, target = network(), network()
+    values, target = (network(inputs, params.hidden, actions) for _ in range(2))
     target.load_state_dict(values.state_dict())
     optimizer = torch.optim.Adam(values.parameters(), lr=params.learning_rate)
     memory = Memory(params.memory, inputs)
@@ -109,8 +93,8 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
     def learn() -> float:
         before, action, reward, after, end = memory.draw(params.batch_size)
         with torch.no_grad():
-            best = target(after).max(dim=1, keepdim=True).values
-            wanted = reward + params.discount * best * (1 - end)
+            worth = target(after).max(dim=1, keepdim=True).values
+            wanted = reward + params.discount * worth * (1 - end)
         loss = nn.functional.smooth_l1_loss(values(before).gather(1, action.long()), wanted)
         optimizer.zero_grad()
         loss.backward()
@@ -121,16 +105,16 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
 
     parts = {"values": values, "target": target, "optimizer": optimizer, "memory": memory}
     for episode in session.epochs(params.episodes, params, **parts):
-        observation = _tensor(env.reset(seed=seed * EPISODE_SEEDS + episode)[0])
+        observation = start(env, seed, episode)
         total, length, losses, over = 0.0, 0, [], False
         while not over:
             if torch.rand(()) < epsilon():
                 action = int(torch.randint(actions, ()))
             else:
-                action = _best(values, observation)
+                action = best(values, observation)
             after, reward, end, cut, _ = env.step(action)
-            memory.add(observation, action, float(reward), _tensor(after), end)
-            observation, over = _tensor(after), end or cut
+            memory.add(observation, action, float(reward), tensor(after), end)
+            observation, over = tensor(after), end or cut
             total, length = total + float(reward), length + 1
             if memory.steps >= params.batch_size and memory.steps % params.train_every == 0:
                 losses.append(learn())
@@ -142,35 +126,10 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
         }
         if losses:
             metrics["value_loss"] = sum(losses) / len(losses)
-        if episode % params.evaluate_every == 0 or episode == params.episodes - 1:
-            metrics["evaluation_return"] = _evaluate(env, values, seed)
+        if is_evaluated(params, episode):
+            metrics["evaluation_return"] = evaluate(env, lambda at: best(values, at), seed)
         session.log(metrics, step=episode)
     env.close()
-
-
-def _tensor(observation) -> torch.Tensor:
-    import torch
-
-    return torch.as_tensor(observation, dtype=torch.float32)
-
-
-def _best(values: nn.Module, observation: torch.Tensor) -> int:
-    import torch
-
-    with torch.no_grad():
-        return int(values(observation).argmax())
-
-
-def _evaluate(env, values: nn.Module, seed: int) -> float:
-    """Mean return of games without random actions, always from the same starts."""
-    total = 0.0
-    for game in range(GAMES):
-        start = seed * EPISODE_SEEDS + EVALUATION_SEEDS + game
-        observation, over = env.reset(seed=start)[0], False
-        while not over:
-            observation, reward, end, cut, _ = env.step(_best(values, _tensor(observation)))
-            total, over = total + float(reward), end or cut
-    return total / GAMES
 
 
 MODEL = Model(
