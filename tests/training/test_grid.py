@@ -55,7 +55,7 @@ def test_seeds_count_towards_the_limit():
     ("changes", "message"),
     [
         ({"dataset": "mnist"}, "dataset: 'mnist' is unknown; there are breast_cancer, diabetes"),
-        ({"model": "gpt"}, "model: 'gpt' is unknown; there are cnn, dqn"),
+        ({"model": "gpt"}, "model: 'gpt' is unknown; there are actor_critic, cnn"),
         ({"dataset": "diabetes"}, "model: svm is for classification, and 'diabetes' is for regr"),
         ({"dataset": "cartpole"}, "model: svm is for classification, and 'cartpole' is for rein"),
         ({"dataset": "wine", "model": "cnn", "grid": {}}, "model: cnn needs pictures, and the"),
