@@ -113,8 +113,8 @@ class Servers:
                 logs = self.settings.logs
                 raise TimeoutError(f"Airflow does not start within {START_SECONDS} s: see {logs}")
             time.sleep(0.5)
-        # Twice the cores: tasks start and end while others train (see training/cores.py).
-        self.airflow.set_pool(services.TRAINING_POOL, 2 * self.settings.workers, "training")
+        slots = services.training_slots(self.settings)
+        self.airflow.set_pool(services.TRAINING_POOL, slots, "tasks that run trials")
 
     def _is_ready(self) -> bool:
         try:

@@ -64,6 +64,15 @@ class Program:
     stop_children: bool = False
 
 
+def training_slots(settings: Settings) -> int:
+    """Slots of the pool in which trials train.
+
+    Twice as many as train at a time: tasks start and end while others train (see
+    `training/cores.py`).
+    """
+    return 2 * settings.workers
+
+
 def inherited_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
     """What the programs get from the caller's environment (by default this process's)."""
     environ = os.environ if environ is None else environ
@@ -95,7 +104,7 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     api = settings.airflow_url
     # Below 8 processes the tasks of a run wait for each other's start-up; above the workers
     # there must be room for the tasks that do not train.
-    parallelism = str(max(8, settings.workers + 4))
+    parallelism = str(max(8, training_slots(settings) + 4))
     options = {
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),

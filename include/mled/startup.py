@@ -104,7 +104,9 @@ def _start(settings: Settings, steps: Steps) -> None:
         settings, HEALTH_SECONDS, lambda name, seconds: steps.done(f"{name} answers", seconds)
     )
     with Airflow(settings) as airflow:
-        airflow.set_pool(services.TRAINING_POOL, settings.workers, "trials that train at one time")
+        airflow.set_pool(
+            services.TRAINING_POOL, services.training_slots(settings), "tasks that run trials"
+        )
         airflow.set_pool(services.DBT_POOL, 1, "DuckDB allows one writing process")
 
 

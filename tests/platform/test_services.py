@@ -109,7 +109,7 @@ def test_tasks_have_room_beside_the_workers():
         )
         for workers in (1, 64)
     ]
-    assert parallelism == [8, 68]
+    assert parallelism == [8, 132]
 
 
 def test_a_long_home_gets_a_socket_that_the_system_accepts(tmp_path):
