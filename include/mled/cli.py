@@ -223,7 +223,7 @@ def dbt(settings: mled_settings.Settings, arguments: tuple[str, ...]) -> None:
 
 @mled.group()
 def store() -> None:
-    """Look after the store: check it, back it up, put a backup back."""
+    """Look after the store: check it, back it up, put a backup back, move it."""
 
 
 @store.command("upgrade")
@@ -272,6 +272,24 @@ def list_backups(settings: mled_settings.Settings) -> None:
         click.echo(
             f"{found.taken_at:%Y-%m-%d %H:%M:%S} UTC  {found.size / 1e6:10,.1f} MB  {found.path}"
         )
+
+
+@store.command("move")
+@click.option("--to", required=True, help="An empty database: postgresql://user@host/database")
+@click.option("--when-idle", is_flag=True, help="Close the old store while no trial is running.")
+@click.pass_obj
+def move_store(settings: mled_settings.Settings, to: str, when_idle: bool) -> None:
+    """Move the store from SQLite to PostgreSQL while trials go on writing to it.
+
+    Writers wait for a moment at the end; then the old store refuses them with the new one's
+    address. Nothing is lost: killed at any moment, the same command goes on where it was. A
+    password may be in the URL, in PGPASSWORD, or in ~/.pgpass.
+    """
+    from mled.steps import Steps
+    from mled.store import move
+
+    moved = move.move(settings, to, when_idle=when_idle, shown=Steps().rows)
+    click.echo(move.what_next(settings, to, moved))
 
 
 @store.command("diagram")

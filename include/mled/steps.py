@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +36,40 @@ class Steps:
         yield
         self.done(name, time.monotonic() - began)
 
-    def done(self, name: str, seconds: float) -> None:
+    @contextlib.contextmanager
+    def rows(self, name: str, total: int) -> Iterator[Callable[[int], object]]:
+        """A step over `total` rows; gives what to call with the number of rows just done.
+
+        On a terminal it shows meanwhile how far it is, at which rate, and the time left.
+        """
+        began, rows = time.monotonic(), 0
+
+        def rate() -> str:
+            return f"{rows / max(time.monotonic() - began, 1e-9):,.0f} rows/s"
+
+        with click.progressbar(
+            length=total,
+            show_pos=True,
+            item_show_func=lambda _: rate(),
+            label=f"  {name:<{NAME_WIDTH}}",
+            file=None if sys.stdout.isatty() and total else io.StringIO(),
+            width=20,
+        ) as bar:
+
+            def done(count: int) -> None:
+                nonlocal rows
+                rows += count
+                bar.update(count)
+
+            yield done
+        if sys.stdout.isatty() and total:
+            click.echo("\x1b[1A\x1b[2K", nl=False)  # the step's own line takes the bar's place
+        self.done(name, time.monotonic() - began, f"{rows:>14,} rows {rate():>16}" if rows else "")
+
+    def done(self, name: str, seconds: float, note: str = "") -> None:
         """Show and remember a step that took `seconds`."""
         self.seconds[name] = seconds
-        click.echo(f"  {name:<{NAME_WIDTH}}{seconds:7.1f} s")
+        click.echo(f"  {name:<{NAME_WIDTH}}{seconds:7.1f} s{note}")
 
     def show_breakdown(self, total: float) -> None:
         """One paragraph: the seconds of each step, longest first. Steps may have overlapped."""

@@ -18,6 +18,8 @@ from mled.store.dialects import StoreError, dialect_of
 from mled.store.schema import Clock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+UNFINISHED = "store_move"
+"""The table that a store has as long as it is being filled (see `incoming.py`)."""
 
 # Alembic announces its database at every look at the schema's revision, in each task's log.
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
@@ -59,13 +61,13 @@ class Database:
         Raises:
             StoreError: the database is locked for too long, full, read-only or damaged.
         """
-        with self._explained(), self.engine.begin() as connection:
+        with self.explained(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one snapshot of the store and blocks no writer."""
-        with self._explained(), self.engine.connect() as connection:
+        with self.explained(), self.engine.connect() as connection:
             connection = connection.execution_options(reads=True)
             with connection.begin():
                 yield connection
@@ -96,7 +98,8 @@ class Database:
             return connection.execute(sa.select(Clock.store_id)).scalar_one()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Errors of the database become StoreErrors that say what to do, where that is known."""
         try:
             yield
         except sa.exc.DBAPIError as error:
@@ -120,6 +123,7 @@ def connect(settings: Settings | None = None) -> Database:
 def _connect(url: str, busy_timeout_s: float) -> Database:
     database = Database(url, busy_timeout_s)
     with database.read() as connection:
+        _refuse_unfinished(database, connection)
         current = _revision(connection)
     if current is None:
         upgrade(database)
@@ -141,21 +145,31 @@ def migrate(settings: Settings | None = None) -> Database:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Run the migrations up to `revision` in one transaction."""
+    """Run the migrations up to `revision` in one transaction.
+
+    Raises:
+        StoreError: the store's schema is newer than the code, or the store is being moved.
+    """
+    with database.write() as connection:
+        _refuse_unfinished(database, connection)
+        upgrade_within(database, connection, revision)
+
+
+def upgrade_within(database: Database, connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to `revision` in a transaction that the caller has begun."""
     from alembic import command
     from alembic.util import CommandError
 
     config = _alembic()
-    with database.write() as connection:
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, revision)
-        except CommandError as error:
-            if "Can't locate revision" not in str(error):
-                raise
-            _refuse(_revision(connection))
-        if revision in ("head", head()):
-            database.dialect.install_clock(connection)
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise
+        _refuse(_revision(connection))
+    if revision in ("head", head()):
+        database.dialect.install_clock(connection)
 
 
 @functools.cache
@@ -178,6 +192,14 @@ def _revision(connection: Connection) -> str | None:
     from alembic.migration import MigrationContext
 
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_unfinished(database: Database, connection: Connection) -> None:
+    if sa.inspect(connection).has_table(UNFINISHED):
+        raise StoreError(
+            f"the store {database.url.render_as_string()} is not complete: `mled store move` was "
+            "filling it and has not ended; wait for it, or run that command again"
+        )
 
 
 def _refuse(revision: str | None) -> None:

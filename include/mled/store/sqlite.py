@@ -17,9 +17,11 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine
 
 from mled.store.dialects import Dialect, StoreError
-from mled.store.schema import STAMPED, Clock, Metric, MetricChange
+from mled.store.schema import STAMPED, Base, Clock, Metric, MetricChange
 
 _NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+# Nothing is written without the clock, so one trigger on it stops every writer.
+_RETIRED = "store_has_moved"
 _TICK = f"UPDATE clock SET last_us = max(last_us + 1, {_NOW})"
 
 
@@ -133,6 +135,8 @@ class SQLite(Dialect):
         return engine
 
     def install_clock(self, connection: Connection) -> None:
+        # A store that has moved says so here.
+        connection.exec_driver_sql("UPDATE clock SET is_open = 0")
         connection.execute(
             sqlite.insert(Clock)
             .values(id=1, store_id=str(uuid.uuid4()), last_us=0, is_open=False)
@@ -185,6 +189,23 @@ class SQLite(Dialect):
             [{"trial_id": trial, "updated_at": stamp} for trial in trials],
         )
 
+    def retire(self, connection: Connection, to: str) -> None:
+        """Refuse all writes from now on, by whatever tool, since the store is at the URL `to`."""
+        message = f"the store has moved to {to}: set MLED_STORE_URL to it".replace("'", "''")
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER {_RETIRED} BEFORE UPDATE ON clock BEGIN "
+            f"SELECT RAISE(ABORT, '{message}'); END"
+        )
+
+    def is_retired(self, connection: Connection) -> bool:
+        found = sa.text("SELECT count(*) FROM sqlite_master WHERE name = :name")
+        return connection.execute(found, {"name": _RETIRED}).scalar_one() > 0
+
+    def last_ids(self, connection: Connection) -> dict[str, int]:
+        """Table → the largest number that any of its rows ever had."""
+        numbered = connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence").all()
+        return {name: seq for name, seq in numbered if name in Base.metadata.tables}
+
     backup_suffix = "db"
 
     def backup(self, url: URL, path: Path) -> None:
@@ -232,6 +253,8 @@ class SQLite(Dialect):
 
     def explain(self, error: sa.exc.DBAPIError, url: URL) -> str | None:
         text = str(error.orig)
+        if text.startswith("the store has moved"):
+            return f"{text} ({url.database} takes no more writes)"
         for sign, meaning in (
             ("database is locked", "another program held the write lock for too long: end it, or "
              "raise MLED_BUSY_TIMEOUT_S"),

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mled.settings import Settings
-from mled.store import connect
+from mled.store import changes, connect
 from mled.store.database import head
-from mled.store.schema import STAMPED, Metric, MetricChange, Tombstone
+from mled.store.schema import STAMPED
 from mled.warehouse import batches
 from mled.warehouse.batches import Batch, File
 from mled.warehouse.files import (
@@ -181,11 +181,13 @@ def _write_table(
 def _chunks(connection: Connection, table: sa.Table, batch: Batch) -> Iterator[pa.RecordBatch]:
     schema = arrow_schema(table)
     streamed = connection.execution_options(stream_results=True)
-    for rows in streamed.execute(_changed(table, batch.low)).partitions(CHUNK_ROWS):
+    # Neither query ends at the batch's `high`: a row that was changed again before the snapshot
+    # was taken would then be missing, though rows that refer to it are not.
+    for rows in streamed.execute(changes.changed(table, batch.low)).partitions(CHUNK_ROWS):
         kinds = schema.types[: -len(_ADDED)]
         columns = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), kinds, strict=True)]
         yield pa.record_batch([*columns, *_added(len(rows), False, batch)], schema=schema)
-    for rows in streamed.execute(_deleted(table, batch.low)).partitions(CHUNK_ROWS):
+    for rows in streamed.execute(changes.deleted(table, batch.low)).partitions(CHUNK_ROWS):
         yield _tombstones(table, schema, rows, batch)
 
 
@@ -194,24 +196,6 @@ def _added(rows: int, is_deleted: bool, batch: Batch) -> list[pa.Array]:
         pa.repeat(pa.scalar(is_deleted), rows),
         pa.repeat(pa.scalar(batch.batch_id, pa.int64()), rows),
     ]
-
-
-# Neither query ends at the batch's `high`: a row that was changed again before the snapshot was
-# taken would then be missing, though rows that refer to it are not.
-def _changed(table: sa.Table, low: int) -> sa.Select:
-    # JSON stays the text that the store holds: staging is not the place to interpret it.
-    columns = [sa.cast(c, sa.Text) if isinstance(c.type, sa.JSON) else c for c in table.columns]
-    query = sa.select(*columns).where(table.c.updated_at > low)
-    if table is Metric.__table__:
-        trials = sa.select(MetricChange.trial_id).where(MetricChange.updated_at > low)
-        query = query.where(table.c.trial_id.in_(trials))
-    return query
-
-
-def _deleted(table: sa.Table, low: int) -> sa.Select:
-    return sa.select(Tombstone.key, Tombstone.updated_at).where(
-        Tombstone.table_name == table.name, Tombstone.updated_at > low
-    )
 
 
 def _tombstones(
