@@ -50,6 +50,12 @@ def test_a_trial_records_more_than_it_is_told(experiment, database):
     assert values(trial, "loss") == {4: 0.5}
 
 
+def test_an_error_whose_text_no_database_keeps_is_recorded_all_the_same(experiment, database):
+    with pytest.raises(ValueError), experiment.trial({}):
+        raise ValueError("a\x00b\ud800")
+    assert rows(database, Attempt.error_message) == [("a\u2400b\\ud800",)]
+
+
 def test_a_trial_that_raises_is_failed_with_its_traceback_and_points(experiment, database):
     with pytest.raises(ZeroDivisionError), experiment.trial({}) as trial:
         trial.log({"loss": 1.0}, step=0)

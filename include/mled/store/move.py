@@ -30,6 +30,7 @@ from mled.store.incoming import TABLES, Incoming
 from mled.store.postgresql import PostgreSQL
 from mled.store.schema import RUNNING, Attempt, Clock, Metric
 from mled.store.sqlite import SQLite
+from mled.store.values import keepable
 
 CHUNK_ROWS = 50_000
 """Rows held in memory at a time, and lost by a kill at most."""
@@ -178,7 +179,7 @@ class Move:
         # A transaction for each chunk: a long one would keep SQLite's log from being emptied.
         query = changes.rows(table).where(_after(keys, last)).order_by(*keys).limit(CHUNK_ROWS)
         with self.source.read() as connection:
-            return _without_nul(table, connection.execute(query).all())
+            return _keepable(table, connection.execute(query).all())
 
     def _follow(self, connection: Connection) -> int:
         """Bring the target from where it is to the source as `connection` sees it; its clock."""
@@ -251,20 +252,17 @@ def _after(keys: list[sa.Column], last: list | None) -> sa.ColumnElement[bool]:
 def _chunks(connection: Connection, table: sa.Table, query: sa.Select) -> Iterator[list]:
     streamed = connection.execution_options(yield_per=CHUNK_ROWS)
     for rows in streamed.execute(query).partitions():
-        yield _without_nul(table, rows)
+        yield _keepable(table, rows)
 
 
-def _without_nul(table: sa.Table, rows: list) -> list:
-    """Rows whose texts have a sign in the place of NUL, which PostgreSQL does not keep.
+def _keepable(table: sa.Table, rows: list) -> list:
+    """Rows without NUL in their texts, which SQLite keeps and PostgreSQL does not.
 
     Points have none: what is no number is kept as JSON.
     """
     if table is Metric.__table__:
         return rows
-    return [
-        tuple(v.replace("\x00", "\N{SYMBOL FOR NULL}") if type(v) is str else v for v in row)
-        for row in rows
-    ]
+    return [tuple(keepable(v) if type(v) is str else v for v in row) for row in rows]
 
 
 def _digest(chunks: Iterable[list], done: Callable[[int], object]) -> Digest:

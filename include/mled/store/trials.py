@@ -156,10 +156,11 @@ class Trial:
         state = FINISHED if error is None else FAILED
         facts = {"state": state, "ended_at": now(), **self._meter.read()}
         if error is not None:
-            text = "".join(traceback.format_exception(error))
+            text = values.keepable("".join(traceback.format_exception(error)))
+            message = values.keepable(str(error)) or type(error).__name__
             facts |= {
                 "error_type": type(error).__name__,
-                "error_message": (str(error) or type(error).__name__)[: values.MAX_TEXT],
+                "error_message": message[: values.MAX_TEXT],
                 "traceback": text[-values.MAX_TEXT :],
             }
         try:

@@ -111,6 +111,11 @@ def encode(what: str, value: Any) -> Encoded:
     return Encoded(kind, None, text)
 
 
+def keepable(text: str) -> str:
+    """Free text as every database keeps it: with signs for NUL and for halves of characters."""
+    return text.replace("\x00", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
+
+
 def decode(kind: str, number: float | None, text: str | None) -> Any:
     """The value that `encode` was given."""
     if kind == NUMBER:
