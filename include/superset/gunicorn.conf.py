@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.extend([str(HERE), str(HERE.parent)])
 
 import audit  # noqa: E402
+import mart_dialect  # noqa: E402
 
 from mled.settings import load  # noqa: E402
 
@@ -39,3 +40,16 @@ def on_starting(_server) -> None:
     """Remove what the queries of a killed server left on disk, and old audit records."""
     shutil.rmtree(settings.superset_home / "spill", ignore_errors=True)
     audit.prune(settings.superset_home / "metadata.db")
+
+
+def pre_fork(server, _worker) -> None:
+    """Close the connections that preloading has opened: SQLite's must not cross a fork."""
+    from superset import db
+
+    with server.app.wsgi().app_context():
+        db.engine.dispose()
+
+
+def post_fork(_server, _worker) -> None:
+    """Load DuckDB, whose threads must not cross a fork either."""
+    mart_dialect.know_reserved_words()

@@ -74,13 +74,49 @@ class NothingPublishedError(RuntimeError):
         )
 
 
+class _OpenMart:
+    """The version of the mart that this process reads, held open between queries.
+
+    Opening the file costs more than a small query, and what a query has read stays in memory for
+    the next one: the instance goes when another version is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._version: tuple[str, int, int] | None = None
+
+    def connect(self, path: str, config: dict[str, str]) -> Any:
+        """A new connection of DuckDB's to the file at `path`.
+
+        Raises:
+            NothingPublishedError: there is no file.
+        """
+        import duckdb
+
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            raise NothingPublishedError from None
+        # The path names the version, but people may delete the warehouse and begin anew.
+        version = (path, status.st_ino, status.st_mtime_ns)
+        with self._lock:
+            if self._version != version:
+                if self._connection is not None:
+                    self._version = None
+                    self._connection.close()
+                self._connection = duckdb.connect(path, read_only=True, config=config)
+                self._version = version
+            return self._connection.cursor()
+
+
+_open_mart = _OpenMart()
+
+
 def _connect(path: str, config: dict[str, str]) -> Any:
-    import duckdb
     from duckdb_engine import ConnectionWrapper
 
-    if not os.path.exists(path):
-        raise NothingPublishedError
-    return ConnectionWrapper(duckdb.connect(path, read_only=True, config=config))
+    return ConnectionWrapper(_open_mart.connect(path, config))
 
 
 class _Deadline:

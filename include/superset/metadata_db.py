@@ -62,6 +62,14 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def commit_without_waiting(connection: sqlite3.Connection, _record: object) -> None:
+    """Let commits of a server's connection not wait for the disk (SQLAlchemy's event `connect`).
+
+    The process may be killed at any time; a power cut loses the last commits, and no more.
+    """
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
 def _rows(path: Path, query: str) -> list[tuple]:
     if not path.exists():
         return []

@@ -11,13 +11,17 @@ from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy.engine.url import URL
+from sqlalchemy.pool import QueuePool
 
 HERE = Path(__file__).resolve().parent
 # At the end: this folder is called superset, like the package in the environment.
 sys.path += [str(HERE), str(HERE.parent)]
 
+import metadata_db  # noqa: E402
+from event_log import EventLogger  # noqa: E402
 from mart_cache import mart_version  # noqa: E402
 from mart_connection import check_uri, engine_arguments  # noqa: E402
+from mart_dialect import know_default_schema  # noqa: E402
 from mart_errors import explain_interrupts  # noqa: E402
 
 from mled import settings as mled_settings  # noqa: E402
@@ -29,8 +33,15 @@ settings = mled_settings.load()
 
 DATA_DIR = str(settings.superset_home)
 SQLALCHEMY_DATABASE_URI = f"sqlite:///{settings.superset_home / 'metadata.db'}"
-# Seconds to wait for another worker's write.
-SQLALCHEMY_ENGINE_OPTIONS = {"connect_args": {"timeout": 30}}
+SQLALCHEMY_ENGINE_OPTIONS = {
+    # Seconds to wait for another worker's write.
+    "connect_args": {"timeout": 30, "check_same_thread": False},
+    # By default each request would open the file and close it, and the last to close it waits
+    # until all that was written has reached the disk.
+    "poolclass": QueuePool,
+    "pool_events": [(metadata_db.commit_without_waiting, "connect")],
+}
+EVENT_LOGGER = EventLogger()
 SQLALCHEMY_EXAMPLES_URI = None
 SECRET_KEY = secret(settings, "superset_secret_key")
 GUEST_TOKEN_JWT_SECRET = secret(settings, "superset_guest_key")
@@ -126,10 +137,11 @@ ALEMBIC_SKIP_LOG_CONFIG = True
 
 
 def FLASK_APP_MUTATOR(app):
-    """Mend two things in the application that Superset has built."""
+    """Mend three things in the application that Superset has built."""
     from superset import security_manager
 
     explain_interrupts(settings.query_timeout_s)
+    know_default_schema()
     # Superset sets its own limit on a view that only shows the log-in form.
     limit_attempts = security_manager.limiter.limit(AUTH_RATE_LIMIT, methods=["POST"])
     for view in ("AuthDBView", "SecurityApi"):

@@ -38,10 +38,7 @@ def mart_connection(monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     settings = Settings(home=tmp_path / "home", query_timeout_s=0.2, duckdb_memory="200MB")
-    settings.mart.parent.mkdir(parents=True)
-    with duckdb.connect(str(settings.mart)) as connection:
-        connection.execute("CREATE SCHEMA marts")
-        connection.execute("CREATE TABLE marts.trials AS SELECT range AS trial_id FROM range(65)")
+    write_mart(settings.mart, 65)
     return settings
 
 
@@ -86,6 +83,39 @@ def test_it_refuses(connection, tmp_path, sql):
     with pytest.raises(duckdb.Error):
         connection.execute(sql.format(file=file, folder=tmp_path)).fetchall()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def write_mart(path: Path, trials: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE SCHEMA marts")
+        connection.execute(f"CREATE TABLE marts.trials AS SELECT * FROM range({trials})")
+
+
+def count_trials(mart_connection, settings, path: Path) -> int:
+    with mart_connection.engine_arguments(settings, str(path))["creator"]() as connection:
+        return connection.execute("SELECT count(*) FROM marts.trials").fetchone()[0]
+
+
+def test_each_connection_reads_the_version_it_asks_for(mart_connection, settings, tmp_path):
+    for trials in (1, 2):
+        write_mart(tmp_path / str(trials) / "mart.duckdb", trials)
+    for trials in (1, 2, 2, 1):
+        path = tmp_path / str(trials) / "mart.duckdb"
+        assert count_trials(mart_connection, settings, path) == trials
+
+
+def test_a_query_under_way_outlives_a_publish(mart_connection, settings, connection, tmp_path):
+    write_mart(tmp_path / "new" / "mart.duckdb", 3)
+    assert count_trials(mart_connection, settings, tmp_path / "new" / "mart.duckdb") == 3
+    assert connection.execute("SELECT count(*) FROM marts.trials").fetchone() == (65,)
+
+
+def test_a_version_that_was_deleted_and_made_anew_is_read_anew(mart_connection, settings):
+    assert count_trials(mart_connection, settings, settings.mart) == 65
+    settings.mart.unlink()
+    write_mart(settings.mart, 4)
+    assert count_trials(mart_connection, settings, settings.mart) == 4
 
 
 def test_a_missing_mart_says_what_to_do(mart_connection, settings):
