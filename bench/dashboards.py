@@ -118,7 +118,11 @@ def _check_schema(connection: duckdb.DuckDBPyConnection) -> None:
     for (table,) in connection.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'marts'"
     ).fetchall():
-        (described,) = MODELS.glob(f"*/{table}.yml")
+        (described,) = (
+            path
+            for folder in ("marts", "analyses")
+            for path in (MODELS / folder).glob(f"{table}.yml")
+        )
         (model,) = yaml.safe_load(described.read_text())["models"]
         promised = {column["name"] for column in model["columns"]}
         rows = connection.execute(f"DESCRIBE marts.{table}").fetchall()
@@ -163,10 +167,46 @@ SELECT trial_id, e AS experiment_id, experiment, author, dataset,
         THEN rank() OVER (PARTITION BY e, state ORDER BY score DESC) END AS experiment_rank,
     started_at, started_at + INTERVAL 1 MINUTE AS ended_at, 60.0 + noise * 100 AS duration_s,
     55.0 AS cpu_s, 500000000 AS peak_memory_bytes,
+    60.0 + noise * 100 AS total_duration_s, 55.0 AS total_cpu_s,
     CASE WHEN state = 'failed' THEN 'ValueError' END AS error_type,
     CASE WHEN state = 'failed' THEN 'loss is not finite' END AS error_message,
-    'bench' AS host, 1 AS batch_id
+    CASE WHEN state = 'failed' THEN 'Traceback (most recent call last): …' END AS traceback,
+    'bench' AS host, MAP {{'accuracy': {{'last_value': score}}}} AS metrics, 1 AS batch_id
 FROM named ORDER BY trial_id;
+CREATE TABLE marts.trial_metrics AS
+SELECT trial_id, metric, experiment, author, dataset, model, state, seed,
+    printf('#%d %s', trial_id, hyperparameters) AS trial_label, metric = 'accuracy' AS is_objective,
+    'maximize' AS objective_direction, score / 2 AS first_value, score AS last_value,
+    score / 2 AS min_value, 0 AS min_step, score AS max_value, {steps} - 1 AS max_step,
+    score * 0.9 AS mean_value, CASE WHEN metric = 'accuracy' THEN score END AS best_value,
+    {steps} - 1 AS best_step, {steps} AS steps, 1 AS batch_id
+FROM named, unnest([{metrics}]) AS m(metric) ORDER BY trial_id, metric;
+CREATE TABLE marts.trial_attempts AS
+SELECT trial_id, 1 AS attempt, experiment, trial_label, true AS is_latest, state, started_at,
+    ended_at AS heartbeat_at, ended_at, duration_s, cpu_s, peak_memory_bytes, host, 4242 AS pid,
+    error_type, error_message, traceback, batch_id
+FROM marts.trials ORDER BY trial_id;
+CREATE TABLE marts.trial_environments AS
+SELECT trial_id, experiment, trial_label, 1 AS attempt, host, 1 AS environment_id,
+    '3.11' AS python, 'Linux' AS platform, 'a processor' AS cpu, 2 AS cores,
+    8000000000 AS memory_bytes, []::VARCHAR[] AS gpus, 60 AS packages, sha1('code') AS git_commit,
+    false AS is_dirty, NULL::VARCHAR AS diff_sha256, batch_id
+FROM marts.trials ORDER BY trial_id;
+CREATE TABLE marts.environment_packages AS
+SELECT 1 AS environment_id, unnest(['numpy', 'torch']) AS package, '2.0' AS version;
+CREATE TABLE marts.trial_artifacts AS
+SELECT trial_id AS artifact_id, trial_id, 'model.pt' AS name, experiment, trial_label,
+    sha256(trial_label) AS path, 100000 AS bytes, sha256(trial_label) AS sha256,
+    ended_at AS created_at, batch_id
+FROM marts.trials ORDER BY trial_id;
+CREATE TABLE marts.trial_tags AS
+SELECT trial_id, 'purpose' AS name, experiment, trial_label, 'text' AS kind, 'bench' AS value,
+    NULL::DOUBLE AS number, ended_at AS created_at, batch_id
+FROM marts.trials ORDER BY trial_id;
+CREATE TABLE marts.trial_notes AS
+SELECT trial_id AS note_id, trial_id, experiment, trial_label, 'Looks plausible.' AS text,
+    ended_at AS created_at, batch_id
+FROM marts.trials ORDER BY trial_id;
 CREATE TABLE marts.metrics_wide AS
 SELECT trial_id, metric, step,
     CASE WHEN contains(metric, 'loss') THEN 1 / (1 + step * rate) + noise
@@ -200,6 +240,16 @@ SELECT n AS etl_run_id, printf('scheduled-%d', n) AS run_id,
     9000 AS rows_inserted, 1000 AS rows_updated, 0 AS rows_deleted, 5.0 AS extract_s,
     20.0 AS dbt_s, 4.0 AS publish_s, 1.0 AS compact_s, n AS batch_id
 FROM range(1, 1201) AS r(n);
+CREATE TABLE marts.etl_run_tables AS
+SELECT etl_run_id, run_id, table_name, 900 AS rows_inserted, 100 AS rows_updated,
+    0 AS rows_deleted
+FROM marts.etl_runs, unnest(['trial', 'metric', 'attempt', 'hyperparameter']) AS t(table_name);
+CREATE TABLE marts.maintenance_runs AS
+SELECT n AS maintenance_run_id, TIMESTAMP '2026-10-01 03:30' + INTERVAL 1 DAY * n AS started_at,
+    started_at + INTERVAL 1 MINUTE AS ended_at, 'succeeded' AS state, 60.0 AS duration_s,
+    0 AS orphans, 0 AS problems, NULL::VARCHAR AS first_problem, 'mled.db' AS backup_path,
+    400000000 AS backup_bytes, 1 AS backups_deleted, NULL::VARCHAR AS error, n AS batch_id
+FROM range(1, 51) AS r(n);
 CREATE TABLE marts.dataset_audit AS
 SELECT dense_rank() OVER (ORDER BY dataset) AS dataset_id, dataset,
     sha256(dataset) AS dataset_version, 1 AS version_number, 'scikit-learn' AS source,

@@ -7,7 +7,9 @@
     - height: 22                 # in units of 8 pixels
       charts:
       - {key: trials, width: 2, name: Trials, description: …, dataset: trials,
-         viz: big_number_total, where: a condition in SQL, params: {metric: trials}}
+         viz: big_number_total, where: a condition in SQL on the table's own columns,
+         only: a calculated column that must be true, params: {metric: trials},
+         empty: what to do when there is nothing to show}
 
 A chart's key is its name for ever: its id in Superset follows from it.
 """
@@ -57,11 +59,7 @@ def _chart(chart: dict[str, Any], style: dict[str, Any]) -> dict[str, Any]:
     if viz not in style["charts"]:
         raise KeyError(f"chart {chart['key']!r}: style.yaml has no chart type {viz!r}")
     params = {"viz_type": viz, **copy.deepcopy(style["charts"][viz]), **chart.get("params", {})}
-    params["adhoc_filters"] = (
-        [{"clause": "WHERE", "expressionType": "SQL", "sqlExpression": chart["where"]}]
-        if "where" in chart
-        else []
-    )
+    params["adhoc_filters"] = _conditions(chart)
     return {
         "slice_name": chart["name"],
         "description": chart["description"],
@@ -70,6 +68,17 @@ def _chart(chart: dict[str, Any], style: dict[str, Any]) -> dict[str, Any]:
         "cache_timeout": chart.get("cache_timeout"),
         "dataset_uuid": uuid_of(f"datasets/{chart['dataset']}"),
     }
+
+
+def _conditions(chart: dict[str, Any]) -> list[dict[str, Any]]:
+    conditions: list[dict[str, Any]] = []
+    if "where" in chart:
+        conditions.append({"expressionType": "SQL", "sqlExpression": chart["where"]})
+    if "only" in chart:
+        conditions.append(
+            {"expressionType": "SIMPLE", "subject": chart["only"], "operator": "IS TRUE"}
+        )
+    return [{"clause": "WHERE", **condition} for condition in conditions]
 
 
 def _dashboard(

@@ -31,8 +31,9 @@ FILTER_COLUMNS = {
     "objective": "objective",
     "pair": "pair",
 }
-# How dbt's batches are counted means nothing to people who look at charts.
-HIDDEN = {"batch_id"}
+# How dbt's batches are counted means nothing to people who look at charts, and the map of metrics
+# is for SQL: trial_metrics has the same in rows.
+HIDDEN = {"batch_id", "metrics"}
 _UNITS = {"_s": " (s)", "_bytes": " (bytes)", "_at": "", "_id": " number"}
 
 

@@ -107,7 +107,8 @@ class _OpenMart:
                     self._connection.close()
                 self._connection = duckdb.connect(path, read_only=True, config=config)
                 self._version = version
-            return self._connection.cursor()
+        # Not a cursor of the connection above, which would close together with it.
+        return duckdb.connect(path, read_only=True, config=config)
 
 
 _open_mart = _OpenMart()

@@ -1,4 +1,4 @@
-"""Spares two questions that Superset puts to DuckDB in each request, always with the same answer."""
+"""Spares two questions that Superset puts to DuckDB in each request, with the same answer."""
 
 from __future__ import annotations
 

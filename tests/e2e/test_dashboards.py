@@ -167,7 +167,7 @@ def test_numbers_equal_the_store_and_links_and_filters_lead_on(shown):
         pipeline = browser.open_dashboard(page, base, "pipeline").charts
         ended = store("SELECT count(*) FROM etl_run WHERE state <> 'running'")[0][0]
         # The run that published the mart had not ended when it read the store.
-        assert pipeline["Runs"].rows == [{"runs": ended - 1}]
+        assert len(pipeline["Runs, the latest first"].rows) == ended - 1
 
 
 def test_a_publish_under_load_breaks_nothing_and_shows_up(shown, people):

@@ -123,6 +123,8 @@ def test_chart_uses_what_its_dataset_has(name):
         if condition["expressionType"] == "SQL":
             words = set(re.findall(r"[a-z_]+", re.sub(r"'[^']*'", "", condition["sqlExpression"])))
             assert words & column_names(dataset), f"{condition} names no column"
+        else:
+            assert condition["subject"] in column_names(dataset)
 
 
 @pytest.mark.parametrize("name", of_kind("charts"))
