@@ -1,8 +1,10 @@
 """The warehouse: what a run costs by the size of the mart and of the change, and what asking does.
 
-A default run takes marts of 1 and 10 million points, `SIZE=full` one of 100 million as well. The
-alternatives are what a first version of such a system does: building everything anew, `merge`, a
-pandas join with de-duplication, and a folder of JSON files; and MLflow's client on the same
+A default run takes marts of 1 and 10 million points, `SIZE=full` one of 100 million as well. Where
+`BENCH_FOLDER` is set, what is done is kept there, so that a run that was stopped goes on.
+
+The alternatives are what a first version of such a system does: building everything anew, `merge`,
+a pandas join with de-duplication, and a folder of JSON files; and MLflow's client on the same
 trials.
 """
 
@@ -17,7 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,39 +51,79 @@ ASKED_TRIALS = 10_000
 REPEATS = 5
 
 
+class Pieces:
+    """The parts of the benchmark that are done, in a file: one that was stopped goes on there."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "pieces.json"
+        self._done = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def __call__(self, name: str, do: Callable, *arguments):
+        """What `do` returned, now or in an earlier run; it has to fit into JSON."""
+        if name not in self._done:
+            print(f"{name} …", end=" ", flush=True)
+            began = time.perf_counter()
+            self._done[name] = do(*arguments)
+            print(f"{time.perf_counter() - began:,.0f} s", flush=True)
+            new = self._path.with_suffix(".new")
+            new.write_text(json.dumps(self._done))
+            new.replace(self._path)
+        return self._done[name]
+
+
 def main() -> None:
-    full = os.environ.get("SIZE") == "full"
-    runs: dict[str, dict] = {}
-    results: dict = {"runs": runs}
-    for points in MARTS["full" if full else "default"]:
-        with _home() as (folder, settings):
-            size = f"{points // 1_000_000}M"
-            print(f"\nmart of {size} points: filling the store", flush=True)
-            _write_trials(settings, 0, points // POINTS)
-            store = Path(settings.store.removeprefix("sqlite:///"))
-            runs[size] = {"first load": _etl(settings)}
-            results.setdefault("bytes_per_point", {})[size] = _bytes_per_point(settings)
-            trials = points // POINTS
-            if points == 10_000_000:
-                results |= _questions(settings, folder)
-            for delta in DELTAS:
-                trials += _change(settings, trials, delta)
-                runs[size][f"delta {delta:,}"] = _etl(settings)
-            if points == 1_000_000:
-                results["pandas"] = _in_process(_pandas, settings, store, folder)
-            if points == 10_000_000:
-                results["strategies"] = _strategies(settings)
-                runs[size]["full refresh"] = _etl(settings, anew=True)
+    with _folder() as folder:
+        results = measure(folder, MARTS["full" if os.environ.get("SIZE") == "full" else "default"])
     _summarise(results)
     _show(results)
     report.write("warehouse", results)
 
 
 @contextmanager
-def _home() -> Iterator[tuple[Path, Settings]]:
+def _folder() -> Iterator[Path]:
+    """Where the benchmark works: `BENCH_FOLDER`, which it leaves for the next run, or a new one."""
+    kept = os.environ.get("BENCH_FOLDER")
+    if kept:
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        yield Path(kept)
+        return
     with tempfile.TemporaryDirectory(prefix="mled-bench-") as name:
-        os.environ["MLED_HOME"] = name
-        yield Path(name), mled_settings.load({"MLED_HOME": name})
+        yield Path(name)
+
+
+def measure(folder: Path, marts: Sequence[int]) -> dict:
+    """All pieces, for marts of so many points."""
+    piece = Pieces(folder)
+    runs: dict[str, dict] = {}
+    results: dict = {"runs": runs, "bytes_per_point": {}}
+    for points in marts:
+        size = f"{points // 1_000_000}M"
+        home = folder / size
+        os.environ["MLED_HOME"] = str(home)
+        settings = mled_settings.load({"MLED_HOME": str(home)})
+        trials = points // POINTS
+        piece(f"{size}: filling the store", _fill, settings, trials)
+        runs[size] = {"first load": piece(f"{size}: first load", _first_load, settings)}
+        if points <= 10_000_000:
+            results["bytes_per_point"][size] = piece(
+                f"{size}: bytes a point", _bytes_per_point, settings
+            )
+        if points == 10_000_000:
+            for name, ask in QUESTIONS_OF.items():
+                results[f"query_ms{name}"] = piece(f"questions{name}", ask, settings, folder)
+            results["json_bytes_per_point"] = results["query_ms_json"].pop("bytes")
+        for delta in DELTAS:
+            name = f"delta {delta:,}"
+            trials += piece(f"{size}: writing {name}", _change, settings, trials, delta)
+            runs[size][name] = piece(f"{size}: {name}", _etl, settings)
+        if points == 1_000_000:
+            results["pandas"] = piece("pandas", _in_process, _pandas, settings, folder)
+        if points == 10_000_000:
+            results["strategies"] = piece("strategies", _strategies, settings)
+            runs[size]["full refresh"] = piece(f"{size}: full refresh", _etl, settings, True)
+        if not os.environ.get("BENCH_FOLDER"):
+            shutil.rmtree(home)
+    return results
 
 
 def _params(number: int) -> dict[str, object]:
@@ -108,6 +150,13 @@ def _series(number: int) -> list[tuple[str, int, float]]:
             value = rise + noise if "accuracy" in metric else 1 - rise + noise
             points.append((metric, step, value))
     return points
+
+
+def _fill(settings: Settings, trials: int) -> None:
+    """Fill the store up to so many trials, from where an earlier run was stopped."""
+    with connect(settings).read() as connection:
+        first = connection.execute(sa.select(sa.func.count()).select_from(Trial)).scalar()
+    _write_trials(settings, first, trials - first)
 
 
 def _write_trials(settings: Settings, first: int, count: int) -> None:
@@ -182,6 +231,12 @@ def _in_process(function: Callable, *arguments):
         return pool.apply(function, arguments)
 
 
+def _first_load(settings: Settings) -> dict:
+    for folder in (settings.staging, settings.warehouse):
+        shutil.rmtree(folder, ignore_errors=True)
+    return _etl(settings)
+
+
 def _etl(settings: Settings, anew: bool = False) -> dict:
     """One run of the pipeline in a process of its own: seconds and peak megabytes by stage."""
     return _in_process(_etl_here, settings, anew)
@@ -192,12 +247,13 @@ def _etl_here(settings: Settings, anew: bool) -> dict:
     from mled.warehouse.pipeline import Run
 
     stages = {}
+    load = round(os.getloadavg()[0], 1)
     run = Run(settings, f"bench {time.time_ns()}")
     began = time.perf_counter()
     with exclusive(settings):
         run.begin()
         if anew:
-            settings.build_file.unlink()
+            settings.build_file.unlink(missing_ok=True)
         for name, stage in (("extract", run.extract), ("dbt", run.build), ("publish", run.publish)):
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
             start = time.perf_counter()
@@ -215,6 +271,7 @@ def _etl_here(settings: Settings, anew: bool) -> dict:
     rest = stages["dbt"]["s"] - sum(models.values()) - tests
     return {
         "rows": rows,
+        "load_before": load,
         "s": round(total, 2),
         "s_without_publish": round(total - stages["publish"]["s"], 2),
         "peak_mb": max(stage["peak_mb"] for stage in stages.values()),
@@ -276,14 +333,14 @@ def _strategies(settings: Settings) -> dict[str, float]:
     return result
 
 
-def _pandas(settings: Settings, store: Path, folder: Path) -> dict:
+def _pandas(settings: Settings, folder: Path) -> dict:
     """What a first version does each hour: join all, de-duplicate on a composite key, write."""
     import sqlite3
 
     import pandas as pd
 
     began = time.perf_counter()
-    with sqlite3.connect(store) as connection:
+    with sqlite3.connect(settings.store.removeprefix("sqlite:///")) as connection:
 
         def read(table: str) -> pd.DataFrame:
             return pd.read_sql(f"SELECT * FROM {table}", connection)
@@ -321,13 +378,19 @@ QUESTIONS = {
 }
 
 
-def _questions(settings: Settings, folder: Path) -> dict:
-    """Milliseconds for each question: of the mart, of JSON files, of MLflow's client."""
-    ours = {}
+def _ask_mart(settings: Settings, folder: Path) -> dict[str, float]:
+    """Milliseconds for each question to the published mart."""
     with duckdb.connect(str(settings.mart.resolve()), read_only=True) as connection:
-        for name, sql in QUESTIONS.items():
-            ours[name] = _median_ms(lambda sql=sql: connection.execute(sql).fetchall(), REPEATS)
+        return {
+            name: _median_ms(lambda sql=sql: connection.execute(sql).fetchall(), REPEATS)
+            for name, sql in QUESTIONS.items()
+        }
+
+
+def _ask_json(settings: Settings, folder: Path) -> dict[str, float]:
+    """Milliseconds for each question to JSON files, one for each trial; and bytes a point."""
     files = folder / "json"
+    shutil.rmtree(files, ignore_errors=True)
     files.mkdir()
     for n in range(ASKED_TRIALS):
         metrics: dict[str, list] = {metric: [] for metric in METRICS}
@@ -335,14 +398,9 @@ def _questions(settings: Settings, folder: Path) -> dict:
             metrics[metric].append(value)
         (files / f"{n + 1}.json").write_text(json.dumps({"params": _params(n), "metrics": metrics}))
     size = sum(path.stat().st_size for path in files.iterdir()) / (ASKED_TRIALS * POINTS)
-    theirs = {name: _median_ms(ask, 1) for name, ask in _json_questions(files).items()}
+    taken = {name: _median_ms(ask, 1) for name, ask in _json_questions(files).items()}
     shutil.rmtree(files)
-    return {
-        "query_ms": ours,
-        "query_ms_json": theirs,
-        "json_bytes_per_point": round(size, 1),
-        "query_ms_mlflow": _mlflow(folder),
-    }
+    return taken | {"bytes": round(size, 1)}
 
 
 def _median_ms(ask: Callable[[], object], repeats: int) -> float:
@@ -393,8 +451,8 @@ def _json_questions(files: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-def _mlflow(folder: Path) -> dict[str, float]:
-    """The same trials in MLflow's own SQLite tables, asked through its client."""
+def _ask_mlflow(settings: Settings, folder: Path) -> dict[str, float]:
+    """The same trials in MLflow's own SQLite tables, asked through its client; milliseconds."""
     source = folder / "mlflow.jsonl"
     with source.open("w") as file:
         for n in range(ASKED_TRIALS):
@@ -411,12 +469,18 @@ def _mlflow(folder: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+QUESTIONS_OF = {"": _ask_mart, "_json": _ask_json, "_mlflow": _ask_mlflow}
+
+
 def _summarise(results: dict) -> None:
     """Add the figures that the aims are stated in."""
     runs = results["runs"]
     by_size = {size: run["delta 1,000,000"] for size, run in runs.items()}
-    results["empty_delta_s"] = {size: run["delta 0"]["s"] for size, run in runs.items()}
-    results["delta_1m_s"] = {size: run["s"] for size, run in by_size.items()}
+    results["empty_delta_s"] = {
+        size: run["delta 0"]["s_without_publish"] for size, run in runs.items()
+    }
+    results["delta_1m_s"] = {size: run["s_without_publish"] for size, run in by_size.items()}
+    results["publish_s"] = {size: run["stages"]["publish"]["s"] for size, run in by_size.items()}
     results["delta_1m_peak_mb"] = {size: run["peak_mb"] for size, run in by_size.items()}
     sizes = list(runs)
     growth = by_size[sizes[-1]]["s_without_publish"] / by_size[sizes[-2]]["s_without_publish"]

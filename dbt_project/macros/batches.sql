@@ -4,7 +4,8 @@
     A run freezes the newest batch once, so that all its models see the same ones. Each
     incremental model records what it has applied in its own transaction, and starts from there
     the next time: whatever a crash left undone, the next run does, and a batch that is applied
-    again changes nothing. A model above others has applied what all of them have.
+    again changes nothing. A model above others has applied what all of them have. A model has
+    also applied a batch that has no rows of the tables it is made of, without being run.
 
     A model also records the code that it was built with. When that has changed, or that of a
     model below it, the model is built anew from all there is, as with --full-refresh.
@@ -42,19 +43,24 @@
         ~ "::bigint as batch_id"
     ) -%}
     {%- do record_code() -%}
+    {%- do pass_over_unconcerned() -%}
 {% endmacro %}
 
 
+{% macro manifests() -%}
+    {{ env_var('MLED_STAGING') }}/committed/*-*/manifest.json
+{%- endmacro %}
+
+
 {% macro newest_batch() %}
-    {%- set manifests = env_var('MLED_STAGING') ~ '/committed/*-*/manifest.json' -%}
-    {%- if run_query("select file from glob('" ~ manifests ~ "')").rows | length == 0 -%}
+    {%- if run_query("select file from glob('" ~ manifests() ~ "')").rows | length == 0 -%}
         {%- do exceptions.raise_compiler_error(
             "there is no batch in " ~ env_var('MLED_STAGING') ~ "/committed: extract one first, "
             ~ "with `mled etl`"
         ) -%}
     {%- endif -%}
     {{ return(run_query(
-        "select store_id, series, batch_id from read_json('" ~ manifests ~ "', columns = "
+        "select store_id, series, batch_id from read_json('" ~ manifests() ~ "', columns = "
         ~ "{store_id: 'varchar', series: 'varchar', batch_id: 'bigint'})"
         ~ " order by batch_id desc limit 1"
     ).rows[0]) }}
@@ -86,6 +92,48 @@
         "update bookkeeping.published set batch_id = -1 where exists (select * from"
         ~ " bookkeeping.code anti join bookkeeping.applied using (model))"
     ) -%}
+{% endmacro %}
+
+
+{% macro pass_over_unconcerned() %}
+    {#- Note as applied, for each model, the batches without rows of the tables it is made of. -#}
+    {%- set reads = [] -%}
+    {%- for node in graph.nodes.values() if node.config.materialized == 'incremental' -%}
+        {%- for table in tables_of(node) | unique -%}
+            {%- do reads.append("('" ~ node.schema ~ "." ~ node.alias ~ "', '" ~ table ~ "')") -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- set sql -%}
+        update bookkeeping.applied
+        set batch_id = (select batch_id from bookkeeping.frozen)
+        where model not in (
+            select applied.model
+            from bookkeeping.applied
+            inner join (values {{ reads | join(', ') }}) as reads (model, table_name) using (model)
+            inner join (
+                select unnest(json_keys(tables)) as table_name, batch_id
+                from read_json(
+                    '{{ manifests() }}', columns = {tables: 'json', batch_id: 'bigint'}
+                )
+            ) as staged using (table_name)
+            where staged.batch_id > applied.batch_id
+        )
+    {%- endset -%}
+    {%- do run_query(sql) -%}
+{% endmacro %}
+
+
+{% macro tables_of(node) %}
+    {#- The tables of the store that a model is made of; a table may stand there twice. -#}
+    {%- set tables = [] -%}
+    {%- for parent in node.depends_on.nodes -%}
+        {%- if parent in graph.sources -%}
+            {%- do tables.append(graph.sources[parent].name) -%}
+        {%- elif parent in graph.nodes -%}
+            {%- do tables.extend(tables_of(graph.nodes[parent])) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(tables) }}
 {% endmacro %}
 
 
@@ -155,6 +203,20 @@
 
 
 {% macro unpublished() %}
-    {#- Condition for rows that changed since the mart was last published. -#}
-    batch_id > (select batch_id from bookkeeping.published)
+    {#-
+        Condition for rows that changed since the mart was last published, to which the tests of
+        each run keep; true of all rows where MLED_TEST_ALL_ROWS says so.
+    -#}
+    {%- if env_var('MLED_TEST_ALL_ROWS', 'false') == 'true' -%} true
+    {%- else -%} batch_id > (select batch_id from bookkeeping.published)
+    {%- endif -%}
+{% endmacro %}
+
+
+{% macro get_where_subquery(relation) %}
+    {#- dbt's own, with a name for the condition above: `where: unpublished`. -#}
+    {%- if config.get('where') == 'unpublished' -%}
+        {{ return("(select * from " ~ relation ~ " where " ~ unpublished() ~ ") as unpublished") }}
+    {%- endif -%}
+    {{ return(dbt.get_where_subquery(relation)) }}
 {% endmacro %}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 import sqlalchemy as sa
 from lab import Lab, check, mart
@@ -70,6 +72,26 @@ def test_first_load_then_nothing_then_one_changed_trial(settings, lab, etl, fill
         settings, f"select trial_id, step from marts.metrics_wide where batch_id > {newest}"
     )
     assert changed == [(2, 5)]
+
+
+def test_models_that_a_batch_does_not_concern_are_passed_over(settings, lab, etl, filled):
+    def ran():
+        results = json.loads((settings.dbt_target / "run_results.json").read_text())["results"]
+        models = [r for r in results if r["unique_id"].startswith("model.")]
+        return {r["unique_id"].split(".")[-1] for r in models if r["message"] != "UNCHANGED"}
+
+    etl()
+    assert {"int_etl_runs", "etl_runs"} <= ran()
+    assert not {"int_metrics", "int_trials", "metrics_wide", "trials", "trial_tags"} & ran()
+    with duckdb.connect(str(settings.build_file), read_only=True) as connection:
+        behind = "select model from bookkeeping.applied, bookkeeping.frozen where applied.batch_id"
+        assert connection.execute(f"{behind} <> frozen.batch_id").fetchall() == []
+
+    lab.tag(1, "stage", "final")
+    etl()
+    assert {"int_tags", "trial_tags"} <= ran()
+    assert not {"int_metrics", "metrics_wide", "trials", "trial_notes"} & ran()
+    check(settings)
 
 
 def test_deleted_points_and_trials_disappear_and_come_back(settings, lab, etl, filled):
@@ -235,10 +257,15 @@ def test_a_rebuild_from_staging_gives_the_same_mart(settings, lab, etl, filled):
 
 
 def test_the_project_builds_without_a_warning(settings, etl, filled):
-    """All of it, the unit tests too; `dbt build` as an analyst runs it."""
+    """All of it, the unit tests and the tests of all rows too."""
     build = subprocess.run(
         [Path(sys.executable).with_name("dbt"), "build", "--show-all-deprecations"],
-        env={**os.environ, **dbt.environment(settings), "DBT_USE_COLORS": "False"},
+        env={
+            **os.environ,
+            **dbt.environment(settings),
+            "MLED_TEST_ALL_ROWS": "true",
+            "DBT_USE_COLORS": "False",
+        },
         capture_output=True,
         text=True,
     )

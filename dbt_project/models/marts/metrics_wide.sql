@@ -6,16 +6,22 @@ with
 
     attributes as (select * from {{ ref('int_trial_attributes') }} where not is_deleted),
 
-    -- New and changed points, and all points of trials with a changed attribute.
+    -- New and changed points, and all points of trials with a changed attribute: two questions,
+    -- of which each can leave out most of the table.
     changed_points as (
 
         select *
         from points
+        where batch_id > {{ applied_batch() }}
         {%- if is_incremental() %}
-            where
-                batch_id > {{ applied_batch() }}
-                or trial_id
-                in (select trial_id from attributes where batch_id > {{ applied_batch() }})
+            union all
+            select *
+            from points
+            semi join
+                (select trial_id from attributes where batch_id > {{ applied_batch() }}) using (
+                    trial_id
+                )
+            where batch_id <= {{ applied_batch() }}
         {%- endif %}
 
     ),
@@ -49,6 +55,6 @@ with
 
     )
 
+-- The points lie sorted by trial, and the join keeps them so.
 select *
 from final
-order by trial_id, metric, step

@@ -1,19 +1,20 @@
 {% test primary_key(model, columns) %}
     {#-
-        No two rows share the key, and no part of it is missing. Looks at the keys that changed
-        since the last publication: to look at all would cost more than the run.
+        No two rows share the key, and no part of it is missing. Looks at what changed since the
+        last publication, and at all rows that share the first part of a changed key: to look at
+        all would cost more than the run.
     -#}
     {%- set key = columns | join(', ') %}
 
     with
 
-        changed as (select distinct {{ key }} from {{ model }} where {{ unpublished() }}),
+        changed as (select distinct {{ columns[0] }} from {{ model }} where {{ unpublished() }}),
 
         doubled as (
 
             select {{ key }}
             from {{ model }}
-            semi join changed using ({{ key }})
+            semi join changed using ({{ columns[0] }})
             group by {{ key }}
             having count(*) > 1
 
@@ -21,7 +22,9 @@
 
         incomplete as (
 
-            select {{ key }} from changed where {{ columns | join(' is null or ') }} is null
+            select {{ key }}
+            from {{ model }}
+            where {{ unpublished() }} and ({{ columns | join(' is null or ') }} is null)
 
         )
 

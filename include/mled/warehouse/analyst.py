@@ -50,8 +50,9 @@ def prepare(settings: Settings) -> Path:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment variables with which dbt builds into the copy."""
+    """The environment variables with which dbt builds into the copy, and tests all its rows."""
     return dbt.environment(settings) | {
         "MLED_BUILD_FILE": str(copy_of(settings)),
+        "MLED_TEST_ALL_ROWS": "true",
         "DBT_TARGET_PATH": str(settings.home / "dbt" / "analyst"),
     }

@@ -31,6 +31,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "DBT_PROFILES_DIR": str(settings.dbt_project),
         "DBT_TARGET_PATH": str(settings.dbt_target),
         "DBT_LOG_PATH": str(settings.logs / "dbt"),
+        # Below this level dbt writes every statement, which takes a tenth of an empty run.
+        "DBT_LOG_LEVEL_FILE": "info",
         "DO_NOT_TRACK": "1",
     }
 

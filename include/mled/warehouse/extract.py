@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,10 +87,11 @@ def extract(settings: Settings, afresh: bool = False) -> Batch | None:
         folder = empty_folder(settings.staging / "tmp") / batch.name
         folder.mkdir()
         known = previous.columns if previous else {}
-        for table in STAMPED:
-            file = _write_table(connection, table, batch, folder, table.name not in known)
-            if file:
-                batch.tables[table.name] = file
+        with _without_garbage_collection():
+            for table in STAMPED:
+                file = _write_table(connection, table, batch, folder, table.name not in known)
+                if file:
+                    batch.tables[table.name] = file
     if not batch.tables:
         return None
     batch.write(folder)
@@ -189,6 +192,18 @@ def _chunks(connection: Connection, table: sa.Table, batch: Batch) -> Iterator[p
         yield pa.record_batch([*columns, *_added(len(rows), False, batch)], schema=schema)
     for rows in streamed.execute(changes.deleted(table, batch.low)).partitions(CHUNK_ROWS):
         yield _tombstones(table, schema, rows, batch)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Rows have no cycles; to look for some among them takes as long as to read them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _added(rows: int, is_deleted: bool, batch: Batch) -> list[pa.Array]:
