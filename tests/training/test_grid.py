@@ -92,7 +92,7 @@ def test_every_preset_can_be_run(name):
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(InvalidExperiment, match="preset: 'x' is unknown; there are cartpole_actor_critic"):
+    with pytest.raises(InvalidExperiment, match="preset: 'x' is unknown; there are cartpole_actor"):
         experiments.preset("x")
 
 
