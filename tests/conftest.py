@@ -7,10 +7,19 @@ import os
 import pytest
 
 from mled import settings as settings_module
+from mled.settings import ROOT
 from tests import postgres
 
 for _name in [name for name in os.environ if name.startswith("MLED_")]:
     del os.environ[_name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares servers or a module's set-up in one process when several run the tests."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests")
+        shared = place.parts[0] if place.parts[0] == "e2e" else place.as_posix()
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture
