@@ -5,8 +5,10 @@ Every comparison is made side by side, in turns, and the median of the turns is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -14,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from bench import peers, report
 
@@ -28,90 +32,136 @@ THEIRS = {"step": 1, "batch": 4}
 ROUNDS = {"default": 3, "full": 7}
 
 
-class Store:
-    """A fresh store of one library, and how to count what is in it."""
+class Library:
+    """Writers of one library, each a process that serves one store after the other.
 
-    def __init__(self, library: str, python: str, folder: str):
-        self.library, self.python = library, python
-        self.path = Path(folder) / f"{library}.db"
-        self.environment = dict(os.environ, MLED_STORE_URL=f"sqlite:///{self.path}")
-        self.environment |= {
-            "MLED_HOME": folder,
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.path}",
+    Their imports take longer than what is measured: they are made once, and so are the tables of
+    MLflow's store, in a file that each new store is a copy of.
+    """
+
+    def __init__(self, name: str, python: str, folder: Path):
+        self.name, self._python, self._folder = name, python, folder
+        self._environment = dict(os.environ, MLED_HOME=str(folder))
+        self._environment |= {
             "MLFLOW_LOGGING_LEVEL": "ERROR",
             "MLFLOW_ENABLE_TELEMETRY": "false",
             "DO_NOT_TRACK": "true",
         }
-        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        if library == "mlflow":
-            make = "import mlflow; mlflow.MlflowClient().create_experiment('bench')"
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._writers: list[subprocess.Popen] = []
+        self._numbers = itertools.count()
+        self._empty = folder / f"{name}-empty.db"
+        self._make(f"sqlite:///{self._empty}")
+
+    def _make(self, url: str) -> None:
+        if self.name == "mlflow":
+            make = f"import mlflow; mlflow.MlflowClient({url!r}).create_experiment('bench')"
         else:
             make = "import mled; mled.experiment('bench', dataset='d', model='m')"
         done = subprocess.run(
-            [python, "-c", make], env=self.environment, cwd=folder, capture_output=True, text=True
+            [self._python, "-c", make],
+            env=self._environment | {"MLED_STORE_URL": url},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"{library}: {done.stderr[-2000:]}")
+            raise RuntimeError(f"{self.name}: {done.stderr[-2000:]}")
 
-    def write(self, mode: str, writers: int, trials: int) -> dict:
-        """Let writers loose at once; points a second, errors, and points that are missing."""
-        before = self.points()
-        processes = [
+    def store(self, url: str = "") -> Store:
+        """A new store: a SQLite file, unless `url` names another database."""
+        if url:
+            self._make(url)
+            return Store(self, url)
+        # A name of its own: the writers may still have an earlier one open.
+        path = self._folder / f"{self.name}-{next(self._numbers)}.db"
+        shutil.copyfile(self._empty, path)
+        return Store(self, f"sqlite:///{path}")
+
+    def writers(self, count: int) -> list[subprocess.Popen]:
+        """So many writers, started where there are not enough."""
+        new = [
             subprocess.Popen(
-                [self.python, WRITER, self.library, mode, str(n), str(trials), str(STEPS)],
-                env=self.environment | {"WRITER": str(n)},
-                cwd=self.path.parent,
+                [self._python, WRITER, self.name],
+                env=self._environment,
+                cwd=self._folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for n in range(writers)
+            for _ in range(count - len(self._writers))
         ]
+        self._writers += new
+        for writer in new:
+            self.expect(writer, "ready")
+        return self._writers[:count]
+
+    def expect(self, writer: subprocess.Popen, word: str) -> None:
+        if (said := writer.stdout.readline().strip()) != word:
+            raise RuntimeError(f"{self.name}: a writer said {said!r} and not {word!r}")
+
+    def close(self) -> None:
+        """End the writers."""
+        for writer in self._writers:
+            writer.communicate()
+
+
+class Store:
+    """A fresh store of one library, and how to count what is in it."""
+
+    def __init__(self, library: Library, url: str):
+        self.library, self.url = library, url
+
+    def write(self, mode: str, writers: int, trials: int) -> dict:
+        """Let writers loose at once; points a second, errors, and points that are missing."""
+        processes = self.library.writers(writers)
+        for number, process in enumerate(processes):
+            job = {"url": self.url, "mode": mode, "number": number, "trials": trials}
+            _say(process, json.dumps(job | {"steps": STEPS}))
         for process in processes:
-            if process.stdout.readline().strip() != "ready":
-                raise RuntimeError(f"{self.library}: a writer did not start")
+            self.library.expect(process, "open")
         warm = self.points()
         for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        results = [json.loads(process.communicate()[0]) for process in processes]
+            _say(process, "go")
+        results = [json.loads(process.stdout.readline()) for process in processes]
         written = self.points() - warm
-        wanted = writers * trials * STEPS * 3
         seconds = max(r["ended"] for r in results) - min(r["began"] for r in results)
         return {
             "rate": written / seconds,
             "errors": [error for r in results for error in r["errors"]],
-            "lost": wanted - written if before <= warm else -1,
+            "lost": writers * trials * STEPS * 3 - written,
         }
 
     def points(self) -> int:
-        table = "metrics" if self.library == "mlflow" else "metric"
-        connection = sqlite3.connect(self.path, timeout=60)
-        try:
-            return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        finally:
-            connection.close()
+        table = "metrics" if self.library.name == "mlflow" else "metric"
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            return connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
 
     def bytes(self) -> int:
         """The size of the database file with its log folded in."""
-        connection = sqlite3.connect(self.path, timeout=60)
+        path = sa.make_url(self.url).database
+        connection = sqlite3.connect(path, timeout=60)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
-        return self.path.stat().st_size
+        return Path(path).stat().st_size
 
 
-def rates(pythons: dict[str, str], rounds: int) -> tuple[dict, dict]:
+def _say(writer: subprocess.Popen, line: str) -> None:
+    writer.stdin.write(f"{line}\n")
+    writer.stdin.flush()
+
+
+def rates(libraries: dict[str, Library], rounds: int) -> tuple[dict, dict]:
     """Medians of points a second by library, mode and writers; and all errors and losses."""
     measured: dict[tuple, list[float]] = {}
     trouble: dict[tuple, dict] = {}
     for turn in range(rounds):
         for writers in WRITERS:
-            for library, modes in (("ours", OURS), ("mlflow", THEIRS)):
+            for name, modes in (("ours", OURS), ("mlflow", THEIRS)):
                 for mode, trials in modes.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        store = Store(library, pythons[library], folder)
-                        result = store.write(mode, writers, trials)
-                    key = (library, mode, writers)
+                    result = libraries[name].store().write(mode, writers, trials)
+                    key = (name, mode, writers)
                     measured.setdefault(key, []).append(result["rate"])
                     bad = trouble.setdefault(key, {"errors": 0, "lost": 0})
                     bad["errors"] += len(result["errors"])
@@ -120,15 +170,14 @@ def rates(pythons: dict[str, str], rounds: int) -> tuple[dict, dict]:
     return {key: statistics.median(values) for key, values in measured.items()}, trouble
 
 
-def bytes_a_point(pythons: dict[str, str]) -> dict[str, float]:
+def bytes_a_point(libraries: dict[str, Library]) -> dict[str, float]:
     """Bytes on disk for a point, everything in the store included, less an empty store."""
     found = {}
-    for library, trials in (("ours", 400), ("mlflow", 10)):
-        with tempfile.TemporaryDirectory() as folder:
-            store = Store(library, pythons[library], folder)
-            empty = store.bytes()
-            store.write("batch", 2, trials)
-            found[library] = (store.bytes() - empty) / store.points()
+    for name, trials in (("ours", 400), ("mlflow", 10)):
+        store = libraries[name].store()
+        empty = store.bytes()
+        store.write("batch", 2, trials)
+        found[name] = (store.bytes() - empty) / store.points()
     return found
 
 
@@ -164,8 +213,12 @@ def loop_slowdown(rounds: int) -> float:
 def main() -> None:
     rounds = ROUNDS["full" if os.environ.get("SIZE") == "full" else "default"]
     pythons = {"ours": sys.executable, "mlflow": peers.python_of("mlflow", MLFLOW)}
-    medians, trouble = rates(pythons, rounds)
-    size = bytes_a_point(pythons)
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = {name: Library(name, pythons[name], Path(folder)) for name in pythons}
+        medians, trouble = rates(libraries, rounds)
+        size = bytes_a_point(libraries)
+        for library in libraries.values():
+            library.close()
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"MLED_HOME": folder, "MLED_STORE_URL": f"sqlite:///{folder}/loop.db"}
         slowdown = loop_slowdown(rounds)

@@ -38,7 +38,7 @@ class Database:
             self.url = sa.make_url(url)
         except sa.exc.ArgumentError:
             raise StoreError(
-                f"MLED_STORE_URL={url!r} is no URL; write sqlite:////path/to/mled.db"
+                f"{url!r} is no URL of a store; write sqlite:////path/to/mled.db"
             ) from None
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")

@@ -127,7 +127,7 @@ def dialect_of(url: URL) -> Dialect:
         module, name = _DIALECTS[url.get_backend_name()]
     except KeyError:
         raise StoreError(
-            f"MLED_STORE_URL={url.render_as_string()!r}: {url.get_backend_name()} is not "
+            f"store {url.render_as_string()}: {url.get_backend_name()} is not "
             f"supported; use {' or '.join(_DIALECTS)}, as in sqlite:////path/to/mled.db"
         ) from None
     return getattr(importlib.import_module(module), name)()

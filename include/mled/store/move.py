@@ -139,13 +139,11 @@ class Move:
             took, rounds = SHORT_S + 1, 0
             while took > SHORT_S and rounds < ROUNDS:
                 began = time.monotonic()
-                with self.source.read() as connection:
-                    self._follow(connection)
+                high = self._catch_up(high)
                 took, rounds = time.monotonic() - began, rounds + 1
             while (moved := self._close(high, tables, when_idle)) is None:
                 time.sleep(IDLE_S)
-                with self.source.read() as connection:
-                    self._follow(connection)
+                high = self._catch_up(high)
             self.incoming.open()
         return moved
 
@@ -167,9 +165,8 @@ class Move:
             keys = list(table.primary_key)
             last = state.positions.get(table.name)
             with self.source.read() as connection:
-                count = sa.select(sa.func.count()).select_from(table)
-                total = connection.execute(count.where(_after(keys, last))).scalar_one()
-            with self.shown(f"copy {table.name}", total) as done:
+                total = _count(connection, table, _after(keys, last))
+            with self._shown("copy", table, total) as done:
                 while rows := self._chunk(table, keys, last):
                     last = [rows[-1][table.columns.keys().index(key.name)] for key in keys]
                     self.incoming.add(table, rows, last)
@@ -198,16 +195,21 @@ class Move:
                 self.incoming.filled()
             return high, self._equal(connection, None)
 
+    def _catch_up(self, low: int) -> int:
+        """Follow to one moment and compare what changed after `low`; the clock then."""
+        with self.source.read() as connection:
+            high = self._follow(connection)
+            self._equal(connection, low)
+        return high
+
     def _close(self, high: int, tables: dict[str, Digest], when_idle: bool) -> Moved | None:
-        """Follow and compare the last changes under the write lock, and retire the source.
+        """Follow and compare what changed after `high` under the write lock; retire the source.
 
         None, and nothing is changed, when a trial is running and that should be waited for.
         """
         with self.source.write() as connection:
             began = time.monotonic()
-            running = connection.execute(
-                sa.select(sa.func.count()).select_from(Attempt).where(Attempt.state == RUNNING)
-            ).scalar_one()
+            running = _count(connection, Attempt.__table__, Attempt.state == RUNNING)
             if running and when_idle:
                 return None
             self._follow(connection)
@@ -226,12 +228,11 @@ class Move:
         found = {}
         with self.target.read() as other:
             for table in TABLES:
-                query = changes.rows(table) if low is None else changes.changed(table, low)
-                total = 0
                 if low is None:
-                    count = sa.select(sa.func.count()).select_from(table)
-                    total = 2 * connection.execute(count).scalar_one()
-                with self.shown(f"compare {table.name}", total) as done:
+                    query, rows = changes.rows(table), _count(connection, table)
+                else:
+                    query, rows = changes.changed(table, low), 0
+                with self._shown("compare", table, 2 * rows) as done:
                     here = _digest(_chunks(connection, table, query), done)
                     there = _digest(_chunks(other, table, query), done)
                 if here != there:
@@ -243,6 +244,18 @@ class Move:
                     )
                 found[table.name] = here
         return found
+
+    def _shown(
+        self, what: str, table: sa.Table, rows: int
+    ) -> contextlib.AbstractContextManager[Callable[[int], object]]:
+        """Shows a step over rows of a table, unless it has none."""
+        return (self.shown if rows else silent)(f"{what} {table.name}", rows)
+
+
+def _count(connection: Connection, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(table).where(*where)
+    ).scalar_one()
 
 
 def _after(keys: list[sa.Column], last: list | None) -> sa.ColumnElement[bool]:
