@@ -60,3 +60,30 @@ def database(settings):
     from mled.store import connect
 
     return connect(settings)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A local S3 server."""
+    from tests.object_store import Server
+
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def object_store(home, s3_server, monkeypatch):
+    """The wire to a server with an empty bucket that `MLED_OBJECT_STORE` names."""
+    from botocore.httpsession import URLLib3Session
+
+    from tests.object_store import Wire
+
+    monkeypatch.setenv("MLED_OBJECT_STORE", f"s3://{s3_server.new_bucket()}/mled")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    wire = Wire(s3_server)
+    monkeypatch.setattr(URLLib3Session, "send", lambda *arguments: wire.send(*arguments))
+    # Failed requests are sent again without a pause.
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    return wire

@@ -36,6 +36,8 @@ INHERITED = (
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("SSL_CERT_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
 )
+# The object store's address and credentials: whatever boto3 reads.
+INHERITED_PREFIX = "AWS_"
 # What a person may set of Airflow itself; the rest follows from MLED's own settings.
 OVERRIDABLE = ("AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__LOGGING__LOGGING_LEVEL")
 # A trial is one process on one core; more threads would only fight for the cores.
@@ -76,7 +78,11 @@ def training_slots(settings: Settings) -> int:
 def inherited_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
     """What the programs get from the caller's environment (by default this process's)."""
     environ = os.environ if environ is None else environ
-    result = {name: environ[name] for name in INHERITED if name in environ}
+    result = {
+        name: value
+        for name, value in environ.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIX)
+    }
     # Tasks and health checks talk to our own servers, which a proxy cannot reach.
     unproxied = [result.get("no_proxy") or result.get("NO_PROXY"), settings.host, "localhost"]
     result["no_proxy"] = result["NO_PROXY"] = ",".join(filter(None, unproxied))

@@ -8,7 +8,9 @@ the same settings as everyone else.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +22,8 @@ class SettingsError(ValueError):
     """An environment variable has a value that cannot be used."""
 
 
-def _setting(default, help: str, minimum: float | None = None):
-    return field(default=default, metadata={"help": help, "minimum": minimum})
+def _setting(default, help: str, minimum: float | None = None, form: str = ""):
+    return field(default=default, metadata={"help": help, "minimum": minimum, "form": form})
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Settings:
     airflow_port: int = _setting(8080, "port of the Airflow UI and API", 1)
     superset_port: int = _setting(8088, "port of Superset", 1)
     store_url: str = _setting("", "SQLAlchemy URL of the store; empty: SQLite in the home folder")
+    object_store: str = _setting(
+        "",
+        "s3://BUCKET/PREFIX for staging, mart and artifacts; empty: the home folder",
+        form=r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*",
+    )
     workers: int = _setting(os.cpu_count() or 1, "trials that train at the same time", 1)
     max_trials: int = _setting(100_000, "most trials one grid may have", 1)
     busy_timeout_s: float = _setting(60.0, "seconds a writer waits for another one's lock", 0)
@@ -67,13 +74,21 @@ class Settings:
         return self.home / "store" / "backups"
 
     @property
+    def data(self) -> Path:
+        """The folder of staging and warehouse; each object store has a cache of its own."""
+        if not self.object_store:
+            return self.home
+        digest = hashlib.sha256(self.object_store.encode()).hexdigest()
+        return self.home / "cache" / digest[:16]
+
+    @property
     def staging(self) -> Path:
         """Batches of extracted rows: `committed/LOW-HIGH/` and `tmp/`."""
-        return self.home / "staging"
+        return self.data / "staging"
 
     @property
     def warehouse(self) -> Path:
-        return self.home / "warehouse"
+        return self.data / "warehouse"
 
     @property
     def build_file(self) -> Path:
@@ -143,6 +158,13 @@ def _parse(f: dataclasses.Field, text: str):
             f"{variable(f)}={text!r} is not {wanted} ({f.metadata['help']}); "
             f"unset it to use the default, {f.default}"
         ) from None
+    form = f.metadata["form"]
+    if form and not re.fullmatch(form, text):
+        shown = re.sub("//.*@", "//…@", text)
+        raise SettingsError(
+            f"{variable(f)}={shown!r} is not of the right form ({f.metadata['help']}); "
+            "correct or unset it"
+        )
     minimum = f.metadata["minimum"]
     if minimum is not None and not value >= minimum:
         raise SettingsError(

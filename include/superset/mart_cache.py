@@ -8,6 +8,7 @@ from typing import Any
 from flask import g, has_request_context
 from flask_caching.backends import FileSystemCache
 from flask_caching.backends.base import BaseCache
+from mart_connection import published
 
 from mled.settings import Settings
 
@@ -20,9 +21,9 @@ def mart_version(settings: Settings) -> str:
     of one version.
     """
     if not has_request_context():
-        return os.path.realpath(settings.mart)
+        return published(settings)
     if "mart_version" not in g:
-        g.mart_version = os.path.realpath(settings.mart)
+        g.mart_version = published(settings)
     return g.mart_version
 
 

@@ -7,6 +7,7 @@ would not have, and they would abort when they stop.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import Any
@@ -36,6 +37,23 @@ def check_uri(uri: URL) -> None:
         )
 
 
+def published(settings: Settings) -> str:
+    """The real path of the published mart, which names its version.
+
+    When it lies in an object store, a new version is fetched first.
+    """
+    if settings.object_store:
+        _follower(settings).refresh()
+    return os.path.realpath(settings.mart)
+
+
+@functools.cache
+def _follower(settings: Settings) -> Any:
+    from mled.warehouse.remote_mart import Follower
+
+    return Follower(settings)
+
+
 def engine_arguments(settings: Settings, path: str) -> dict[str, Any]:
     """Keyword arguments of `sqlalchemy.create_engine` to read the version of the mart at `path`.
 
@@ -60,7 +78,7 @@ def engine_arguments(settings: Settings, path: str) -> dict[str, Any]:
         # A pooled connection would go on serving the version that it was opened on.
         "poolclass": NullPool,
         "pool_events": [(deadline.start, "checkout"), (deadline.stop, "checkin")],
-        "creator": lambda: _connect(path, config),
+        "creator": lambda: _connect(settings, path, config),
     }
 
 
@@ -114,10 +132,15 @@ class _OpenMart:
 _open_mart = _OpenMart()
 
 
-def _connect(path: str, config: dict[str, str]) -> Any:
+def _connect(settings: Settings, path: str, config: dict[str, str]) -> Any:
     from duckdb_engine import ConnectionWrapper
 
-    return ConnectionWrapper(_open_mart.connect(path, config))
+    try:
+        return ConnectionWrapper(_open_mart.connect(path, config))
+    except NothingPublishedError:
+        if settings.object_store and (problem := _follower(settings).problem):
+            raise problem from None
+        raise
 
 
 class _Deadline:

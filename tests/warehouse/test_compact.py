@@ -63,10 +63,10 @@ def test_deletions_stay_unless_nothing_is_older(settings, lab):
     extract(settings)
     lab.log(trial, "loss", {0: 0.5})
     extract(settings)
-    later = compact._merge(settings, batches.series(settings)[1:], is_base=False)
+    later = compact._merge(settings, batches.series(settings), 1)
     assert (later.tables["metric"].rows, later.tables["metric"].deleted) == (10, 9)
     assert [b.name for b in batches.series(settings)] == [first.name, later.name]
-    base = compact._merge(settings, batches.series(settings), is_base=True)
+    base = compact._merge(settings, batches.series(settings), 0)
     assert (base.tables["metric"].rows, base.tables["metric"].deleted) == (91, 0)
     assert batches.series(settings) == [base]
 
@@ -74,7 +74,7 @@ def test_deletions_stay_unless_nothing_is_older(settings, lab):
 def test_a_merge_that_died_before_it_cleared_up_is_finished_by_the_next_run(settings, lab, etl):
     fill(settings, lab, 4)
     etl()
-    compact._merge(settings, batches.series(settings)[1:], is_base=False)
+    compact._merge(settings, batches.series(settings), 1)
     assert len(list(batches.committed(settings).iterdir())) > 2
     etl(full_refresh=True)
     check(settings)

@@ -20,7 +20,7 @@ from lab import check
 from sqlalchemy.engine import Connection
 
 from mled.store.schema import Clock
-from mled.warehouse import extract
+from mled.warehouse import batches, extract
 from mled.warehouse.batches import MANIFEST
 from mled.warehouse.files import WarehouseError, sync
 from mled.warehouse.pipeline import run_etl
@@ -53,10 +53,11 @@ def wait(child):
 def doomed(settings, last_step, counted=None, only=None):
     """Run the pipeline until `last_step`, then kill -9 this process.
 
-    Steps are the moments that matter to what is left on the disk: each sync and renaming of a
-    file, each commit to the store, and each statement that dbt sends to DuckDB; or `only` those
-    of one function.
+    Steps are the moments that matter to what is left: each sync and renaming of a file, each
+    commit to the store, each statement that dbt sends to DuckDB, and each request to an object
+    store; or `only` those of one function.
     """
+    from botocore.httpsession import URLLib3Session
     from dbt.adapters.duckdb.environments.local import DuckDBCursorWrapper
 
     steps = 0
@@ -75,6 +76,7 @@ def doomed(settings, last_step, counted=None, only=None):
         *((os, name) for name in ("fsync", "rename", "replace", "symlink")),
         (Connection, "_commit_impl"),
         (DuckDBCursorWrapper, "execute"),
+        (URLLib3Session, "send"),
     ):
         if only in (None, name):
             setattr(owner, name, stepping(getattr(owner, name)))
@@ -253,7 +255,7 @@ def test_a_watermark_before_the_data_would_be_noticed(settings, lab, etl, monkey
 
     experiment = lab.experiment()
     etl()
-    monkeypatch.setattr(extract, "commit_folder", watermark_first)
+    monkeypatch.setattr(batches, "commit_folder", watermark_first)
     lab.log(lab.trial(experiment, {"C": 1}), "accuracy", {step: 0.5 for step in range(10)})
     assert wait(forked(lambda: doomed(settings, 3, only="rename"))) == -signal.SIGKILL
     etl()

@@ -8,7 +8,7 @@ import threading
 import duckdb
 import pytest
 
-from mled.warehouse import publish as module
+from mled.warehouse import versions
 from mled.warehouse.files import WarehouseError
 from mled.warehouse.publish import publish
 
@@ -107,7 +107,7 @@ def test_a_publisher_that_dies_leaves_the_old_version(settings, build, monkeypat
     publish(settings)
     build(2)
     with monkeypatch.context() as dying:
-        dying.setattr(module, step, lambda *_: os._exit(1))
+        dying.setattr(versions, step, lambda *_: os._exit(1))
         child = os.fork()
         if not child:
             publish(settings)

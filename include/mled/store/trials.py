@@ -262,7 +262,7 @@ class Trial:
         if not path.is_file():
             raise InvalidValue(f"artifact {name!r}: {path} is no file")
         try:
-            kept, digest, size = keep_file(path, self._settings.artifacts)
+            kept, digest, size = keep_file(path, self._settings)
         except OSError as error:
             raise StoreError(f"artifact {name!r} cannot be kept: {error}") from error
         with self._fenced() as connection:

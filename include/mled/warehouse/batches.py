@@ -4,17 +4,20 @@ A batch's folder appears whole, by one rename, and its manifest holds the waterm
 second place that could disagree with the data. The folder is named by the stamps of the store's
 clock between which it reads, as `low-high`, so no name is ever used again for other rows. Batches
 that follow one another, from the store's first stamp on, are a series.
+
+With an object store the folders here are a copy of what lies there: see `remote_staging`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mled.settings import Settings
-from mled.warehouse.files import WarehouseError, discard
+from mled.warehouse.files import WarehouseError, commit_folder, discard
 
 MANIFEST = "manifest.json"
 AFRESH = "build everything afresh from the store as it is now with `mled warehouse rebuild`"
@@ -104,7 +107,12 @@ def series(settings: Settings) -> list[Batch]:
 
     Raises:
         WarehouseError: a manifest is damaged, or a batch is missing between two others.
+        ObjectStoreError: the object store cannot be read.
     """
+    if settings.object_store:
+        from mled.warehouse import remote_staging
+
+        remote_staging.pull(settings)
     found = sorted(
         (read(folder) for folder in committed(settings).glob("*-*")),
         key=lambda batch: (batch.low, -batch.high),
@@ -122,3 +130,22 @@ def series(settings: Settings) -> list[Batch]:
         else:
             kept.append(batch)
     return kept
+
+
+def commit(settings: Settings, batch: Batch, folder: Path, base: Sequence[Batch] | None) -> None:
+    """Make a batch that was written aside in `folder` part of the series, in one step.
+
+    `base` is the series as it was when the batch was begun; None starts a new one. A batch
+    replaces those of its window.
+
+    Raises:
+        WarehouseError: another machine has changed the series since.
+        ObjectStoreError: the object store cannot be written.
+    """
+    if settings.object_store:
+        from mled.warehouse import remote_staging
+
+        remote_staging.commit(settings, batch, folder, base)
+    if base is None and committed(settings).exists():
+        discard(committed(settings), settings.staging / "tmp")
+    commit_folder(folder, folder_of(settings, batch))

@@ -13,7 +13,7 @@ from mled.settings import Settings
 from mled.store.schema import STAMPED
 from mled.warehouse import batches
 from mled.warehouse.batches import Batch, File
-from mled.warehouse.files import commit_folder, empty_folder, sha256
+from mled.warehouse.files import empty_folder, sha256
 
 MOST = 24
 """Batches that may lie in staging; each file of each costs every run some time to look at."""
@@ -30,15 +30,19 @@ def compact(settings: Settings, most: int = MOST) -> Batch | None:
     logarithm of the rows there are.
 
     Raises:
-        WarehouseError: staging is damaged.
+        WarehouseError: staging is damaged, or another machine has changed it meanwhile.
         OSError: the disk is full, for example; staging stays as it was.
     """
     series = batches.series(settings)
     if len(series) <= most:
         return None
-    first = _first_to_merge(series)
-    merged = _merge(settings, series[first:], is_base=first == 0)
+    merged = _merge(settings, series, _first_to_merge(series))
     batches.series(settings)  # it removes the batches that the merged one replaces
+    if settings.object_store:
+        from mled.warehouse import remote_mart, remote_staging
+
+        remote_staging.sweep(settings)
+        remote_mart.sweep(settings)
     return merged
 
 
@@ -51,24 +55,28 @@ def _first_to_merge(series: Sequence[Batch]) -> int:
     return min(first, len(series) - 2)
 
 
-def _merge(settings: Settings, series: Sequence[Batch], is_base: bool) -> Batch:
-    newest = series[-1]
+def _merge(settings: Settings, series: Sequence[Batch], first: int) -> Batch:
+    """Make one batch of all from the `first` on."""
+    merged = series[first:]
+    # Before the first batch there is nothing that a deletion could concern, unless the build
+    # file of another machine lags behind.
+    is_base = first == 0 and not settings.object_store
     batch = dataclasses.replace(
-        newest, low=series[0].low, created_at=datetime.now(UTC).isoformat(), tables={}
+        merged[-1], low=merged[0].low, created_at=datetime.now(UTC).isoformat(), tables={}
     )
     folder = empty_folder(settings.staging / "tmp") / batch.name
     folder.mkdir()
     for table, key in _KEYS.items():
         files = [
             str(batches.folder_of(settings, b) / f"{table}.parquet")
-            for b in series
+            for b in merged
             if table in b.tables
         ]
         if files:
             path = folder / f"{table}.parquet"
             batch.tables[table] = _merge_files(settings, files, key, path, batch.low, is_base)
     batch.write(folder)
-    commit_folder(folder, batches.folder_of(settings, batch))
+    batches.commit(settings, batch, folder, series)
     return batch
 
 
@@ -76,7 +84,6 @@ def _merge_files(
     settings: Settings, files: list[str], key: list[str], path: Path, low: int, is_base: bool
 ) -> File:
     by = ", ".join(key)
-    # Before the first batch there is nothing that a deletion could concern.
     kept = "WHERE NOT is_deleted" if is_base else ""
     limits = {
         "memory_limit": settings.duckdb_memory,

@@ -23,13 +23,7 @@ from mled.store.database import head
 from mled.store.schema import STAMPED
 from mled.warehouse import batches
 from mled.warehouse.batches import Batch, File
-from mled.warehouse.files import (
-    WarehouseError,
-    commit_folder,
-    discard,
-    empty_folder,
-    sha256,
-)
+from mled.warehouse.files import WarehouseError, empty_folder, sha256
 
 CHUNK_ROWS = 100_000
 """Rows held in memory at a time; also the size of a Parquet row group."""
@@ -60,7 +54,7 @@ def extract(settings: Settings, afresh: bool = False) -> Batch | None:
 
     Raises:
         WarehouseError: the store is another one than the last batch's, went back in time, or
-            lost or retyped a column.
+            lost or retyped a column; or another machine has extracted meanwhile.
         StoreError: the store cannot be read.
     """
     series = [] if afresh else batches.series(settings)
@@ -95,9 +89,7 @@ def extract(settings: Settings, afresh: bool = False) -> Batch | None:
     if not batch.tables:
         return None
     batch.write(folder)
-    if afresh and batches.committed(settings).exists():
-        discard(batches.committed(settings), settings.staging / "tmp")
-    commit_folder(folder, batches.folder_of(settings, batch))
+    batches.commit(settings, batch, folder, None if afresh else series)
     return batch
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from pathlib import Path
 
 import duckdb
 
 from mled.settings import Settings
-from mled.warehouse.files import WarehouseError, commit_folder, empty_folder, sync
+from mled.warehouse import versions
+from mled.warehouse.files import WarehouseError, empty_folder, sync
 
 BOOKKEEPING = "bookkeeping"
 """The schema in which dbt keeps what each model has applied; readers do not see it."""
@@ -18,19 +17,17 @@ BOOKKEEPING = "bookkeeping"
 BOOKS = ("frozen", "applied", "published")
 """Its tables; a version keeps them beside the mart, for those who build on a copy of it."""
 
-GRACE_SECONDS = 600
-"""How long a version stays at least: a reader may just have looked up its path."""
-
 
 def publish(settings: Settings) -> int:
     """Make what dbt has built the current mart; return its version. Call under `files.exclusive`.
 
     A reader of `settings.mart` sees the old version or the new one, whole: the link is swapped in
     one step, and a version's path is never used for another file. The file's name stays the
-    same, since it is the name of the catalog that readers see.
+    same, since it is the name of the catalog that readers see. With an object store the version
+    is there for readers on other machines as well.
 
     Raises:
-        WarehouseError: nothing has been built yet.
+        WarehouseError: nothing has been built yet, or another machine has published meanwhile.
         OSError: the disk is full, for example; the current version stays.
     """
     if not settings.build_file.exists():
@@ -55,12 +52,17 @@ def publish(settings: Settings) -> int:
             )
         connection.execute(f"DROP SCHEMA IF EXISTS {BOOKKEEPING} CASCADE")
         connection.execute("CHECKPOINT")
-    version = max(_versions(settings), default=0) + 1
-    folder = _folder(settings, version)
-    commit_folder(copy.parent, folder)
-    _point(settings.mart.parent, folder)
-    _prune(settings, version)
-    return version
+    if settings.object_store:
+        from mled.warehouse import remote_mart
+
+        frozen = copy.with_name("frozen.parquet")
+        series, batch_id = duckdb.sql(f"SELECT series, batch_id FROM '{frozen}'").fetchone()
+        name = remote_mart.publish(settings, copy.parent, series, batch_id)
+    else:
+        name = str(max(map(versions.number_of, versions.names(settings)), default=0) + 1)
+        versions.add(settings, copy.parent, name)
+        versions.show(settings, name)
+    return versions.number_of(name)
 
 
 def restore(settings: Settings) -> None:
@@ -70,7 +72,13 @@ def restore(settings: Settings) -> None:
     columns of hyperparameters, it finds again. Call it under `files.exclusive`.
     """
     settings.build_file.parent.mkdir(parents=True, exist_ok=True)
-    if settings.build_file.exists() or not settings.mart.exists():
+    if settings.build_file.exists():
+        return
+    if settings.object_store:
+        from mled.warehouse import remote_mart
+
+        remote_mart.fetch(settings)
+    if not settings.mart.exists():
         return
     # What was not yet written into the file that is gone belongs to no other.
     settings.build_file.with_name(f"{settings.build_file.name}.wal").unlink(missing_ok=True)
@@ -78,29 +86,3 @@ def restore(settings: Settings) -> None:
     shutil.copyfile(settings.mart, aside)
     sync(aside)
     os.rename(aside, settings.build_file)
-
-
-def _folder(settings: Settings, version: int) -> Path:
-    return settings.warehouse / "versions" / str(version)
-
-
-def _versions(settings: Settings) -> list[int]:
-    return [int(p.name) for p in (settings.warehouse / "versions").glob("*") if p.name.isdigit()]
-
-
-def _point(link: Path, folder: Path) -> None:
-    """Make `link` lead to `folder`, in one step."""
-    new = link.with_name(f"{link.name}.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(folder.relative_to(link.parent))
-    os.replace(new, link)
-    sync(link.parent)
-
-
-def _prune(settings: Settings, current: int) -> None:
-    """Remove the versions that are neither among the newest ones nor young."""
-    kept = sorted(_versions(settings))[-settings.keep_marts :]
-    for version in set(_versions(settings)) - {current, *kept}:
-        folder = _folder(settings, version)
-        if time.time() - folder.stat().st_mtime > GRACE_SECONDS:
-            shutil.rmtree(folder)
