@@ -25,17 +25,38 @@
 {% endmacro %}
 
 
-{% macro comparable_results() %}
+{% macro comparable_results(table='trial_hyperparameter_metrics') %}
     {#-
-        What an analysis compares: one finite value for each finished trial, hyperparameter and
-        metric. That is the best value of the objective, and the last one of other metrics, of
-        which nobody has said whether more is better.
+        What an analysis compares: one finite value for each finished trial, metric and, if the
+        table has them, hyperparameter. That is the best value of the objective, and the last one
+        of other metrics, of which nobody has said whether more is better.
     -#}
     select
         *,
         case when is_objective then best_value else last_value end as result
-    from {{ ref('trial_hyperparameter_metrics') }}
+    from {{ ref(table) }}
     where state = 'finished' and isfinite(result)
+{% endmacro %}
+
+
+{% macro trials_where(criteria) %}
+    {#-
+        The trials (`trial_id`) whose hyperparameters meet all of `criteria`: a mapping from the
+        name of a hyperparameter to a comparison, as in {'lr': '<= 0.01', 'kernel': "= 'rbf'"}.
+        What follows a quote is compared as text, all else as a number; a trial without the
+        hyperparameter does not meet it.
+    -#}
+    {%- for name, comparison in criteria.items() %}
+    select trial_id
+    from {{ ref('int_hyperparameters') }}
+    where
+        not is_deleted
+        and hyperparameter = '{{ dbt.escape_single_quotes(name) }}'
+        and {{ 'value' if "'" in comparison else 'number' }} {{ comparison }}
+        {%- if not loop.last %}
+    intersect
+        {%- endif %}
+    {%- endfor %}
 {% endmacro %}
 
 

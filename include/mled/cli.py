@@ -101,7 +101,11 @@ def demo(settings: mled_settings.Settings) -> None:
 @click.option("--full-refresh", is_flag=True, help="Build all marts anew from staging.")
 @click.pass_obj
 def etl(settings: mled_settings.Settings, full_refresh: bool) -> None:
-    """Bring what trials recorded into the mart."""
+    """Bring what trials recorded into the mart, as Airflow does every hour.
+
+    Does what an earlier run left undone that failed or was killed. Ends with an error, and changes
+    nothing, while another one is at work.
+    """
     from mled.steps import Steps
     from mled.warehouse import pipeline
 
@@ -150,16 +154,20 @@ def check(settings: mled_settings.Settings) -> None:
     text = alerts.problem(settings)
     if text:
         raise click.ClickException(text)
-    click.echo("the warehouse is up to date")
+    click.echo("no run takes too long, and the last success is recent enough, if there was one")
 
 
-@warehouse.command(context_settings=PASSTHROUGH)
+@warehouse.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def analyst(settings: mled_settings.Settings, arguments: tuple[str, ...]) -> None:
     """Build new and changed models in a private copy of the published mart.
 
-    ARGUMENTS are dbt's; by default, build everything that has changed, and test it.
+    \b
+    ARGUMENTS are dbt's; without any, what has changed is built, and all is tested. Such as:
+      mled warehouse analyst build --select slow_trials
+      mled warehouse analyst show --inline "select count(*) from {{ ref('trials') }}"
+      mled warehouse analyst source freshness
     """
     from mled import services
     from mled.warehouse import analyst, dbt

@@ -20,9 +20,9 @@ pytest.register_assert_rewrite("lab")
 
 @pytest.fixture
 def home(tmp_path_factory, tmp_path, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "warehouse-home"
-    for name in ("staging", "warehouse"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    from lab import fresh_home
+
+    folder = fresh_home(tmp_path_factory)
     monkeypatch.setenv("MLED_HOME", str(folder))
     monkeypatch.setenv("MLED_STORE_URL", f"sqlite:///{tmp_path / 'store.db'}")
     return folder
@@ -53,7 +53,9 @@ def project(settings, tmp_path, monkeypatch):
     return copy
 
 
-@pytest.fixture
-def untested(monkeypatch):
+@pytest.fixture(scope="module")
+def untested():
     """Runs of the pipeline leave out the tests of the data, which write nothing and take long."""
-    monkeypatch.setattr("mled.warehouse.dbt.BUILD", ("run",))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mled.warehouse.dbt.BUILD", ("run",))
+        yield

@@ -6,11 +6,14 @@ import itertools
 import json
 import math
 import random
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 import sqlalchemy as sa
 
 from mled.settings import Settings
@@ -33,6 +36,14 @@ from mled.store.schema import (
 )
 
 START_US = 1_760_000_000_000_000
+
+
+def fresh_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that tests share, so that dbt parses its project once, as good as new."""
+    folder = tmp_path_factory.getbasetemp() / "warehouse-home"
+    for name in ("staging", "warehouse"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
 
 
 class Lab:

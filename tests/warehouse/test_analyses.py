@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from types import SimpleNamespace
 
 import duckdb
 import pandas as pd
 import pytest
 import scipy.stats
 import sqlalchemy as sa
-from lab import START_US
+from jinja2 import Environment
+from lab import START_US, Lab, fresh_home
 
+from mled.settings import load
 from mled.store.schema import Dataset, Experiment, Split, Trial
+from mled.warehouse.pipeline import run_etl
 
 pytestmark = pytest.mark.usefixtures("untested")
 
@@ -22,8 +27,30 @@ def frame(settings, sql):
         return connection.execute(sql).df()
 
 
-@pytest.fixture
-def results(lab, etl):
+def rendered(settings, call):
+    """The SQL of one of the macros for statistics."""
+    macros = (settings.dbt_project / "macros" / "statistics.sql").read_text()
+    names = {
+        "ref": "intermediate.{}".format,
+        "dbt": SimpleNamespace(escape_single_quotes=lambda text: text.replace("'", "''")),
+    }
+    return Environment().from_string(f"{macros}{{{{ {call} }}}}", globals=names).render()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    store = tmp_path_factory.mktemp("store") / "store.db"
+    home = fresh_home(tmp_path_factory)
+    return load({"MLED_HOME": str(home), "MLED_STORE_URL": f"sqlite:///{store}"})
+
+
+@pytest.fixture(scope="module")
+def lab(settings):
+    return Lab(settings)
+
+
+@pytest.fixture(scope="module")
+def results(settings, lab, untested):
     """Trials of two experiments with ties, gaps, text and odd results; as a frame."""
     rng = random.Random(7)
     rows = []
@@ -50,8 +77,9 @@ def results(lab, etl):
             lab.log(trial, "loss", {0: math.inf if number == 11 else rng.random()})
             known = [v for v in points.values() if not math.isnan(v)]
             best = max(known) if direction == "maximize" else min(known)
-            rows.append({"experiment": name, "metric": "accuracy", "result": best, **params})
-    etl()
+            setting = json.dumps(params, sort_keys=True)
+            rows.append({"experiment": name, "result": best, "setting": setting, **params})
+    run_etl(settings)
     return pd.DataFrame(rows)
 
 
@@ -117,24 +145,68 @@ def test_importance(settings, results):
         assert list(ranks) == sorted(ranks)
 
 
-def test_the_quantile_of_student(settings, results):
-    from jinja2 import Environment
+def test_results_of_an_experiment(settings, results):
+    found = frame(settings, "select * from marts.experiment_metrics where metric = 'accuracy'")
+    assert list(found.is_objective) == [True, True]
+    for experiment, group in results.groupby("experiment"):
+        row = found.set_index("experiment").loc[experiment]
+        assert row.trials == len(group)
+        assert [row.mean_result, row.stddev_result, row.median_result] == pytest.approx(
+            [group.result.mean(), group.result.std(), group.result.median()]
+        )
+        assert (row.min_result, row.max_result) == (group.result.min(), group.result.max())
 
-    macros = (settings.dbt_project / "macros" / "statistics.sql").read_text()
-    source = macros[: macros.index("{% macro comparable_results")]
-    sql = Environment().from_string(source + "{{ t_quantile('n') }}").render()
+
+def test_experiments_side_by_side(settings, results):
+    found = frame(settings, "select * from marts.experiment_pairs where metric = 'accuracy'")
+    means = results.groupby(["experiment", "setting"]).result.agg(["size", "mean"])
+    expected = means.loc["to maximize"].merge(
+        means.loc["to minimize"], on="setting", suffixes=("", "_other")
+    )
+    assert len(found) == len(expected) > 0
+    assert set(found.experiment) == {"to maximize"}
+
+    def rows(table, *columns):
+        return sorted(map(tuple, table[list(columns)].round(9).values.tolist()))
+
+    assert rows(found, "trials", "other_trials", "mean_result", "other_mean_result") == rows(
+        expected, "size", "size_other", "mean", "mean_other"
+    )
+    assert list(found.difference) == pytest.approx(
+        list(found.other_mean_result - found.mean_result)
+    )
+
+
+def test_trials_that_meet_criteria(settings, results):
+    sql = rendered(
+        settings, """trials_where({"lr": "<= 0.01", "kernel": "= 'rbf'", "depth": "in (2, 3)"})"""
+    )
+    found = frame(
+        settings,
+        f"select hyperparameter_number from marts.trial_hyperparameter_metrics semi join ({sql}) "
+        "using (trial_id) where state = 'finished' and metric = 'accuracy' "
+        "and hyperparameter = 'lr'",
+    )
+    fit = results[(results.lr <= 0.01) & (results.kernel == "rbf") & results.depth.isin([2, 3])]
+    assert sorted(found.hyperparameter_number) == sorted(fit.lr)
+    assert 0 < len(fit) < len(results)
+
+
+def test_the_quantile_of_student(settings):
+    sql = rendered(settings, "t_quantile('n')")
     with duckdb.connect() as connection:
         found = connection.execute(f"select n, {sql} from range(1, 400) r(n)").fetchall()
     for n, quantile in found:
         assert quantile == pytest.approx(scipy.stats.t.ppf(0.975, n), rel=1e-5), n
 
 
-def test_dataset_audit(settings, lab, etl):
-    first = lab.experiment()
+def test_dataset_audit(settings, lab):
+    first = lab.experiment(name="first")
     with lab.database.write() as connection:
         dataset, author = connection.execute(
-            sa.select(Experiment.dataset_id, Experiment.author_id)
+            sa.select(Experiment.dataset_id, Experiment.author_id).where(Experiment.id == first)
         ).one()
+        name = connection.scalar(sa.select(Dataset.name).where(Dataset.id == dataset))
         splits = [
             connection.execute(
                 sa.insert(Split).values(
@@ -149,7 +221,7 @@ def test_dataset_audit(settings, lab, etl):
             for shared in (0, 5)
         ]
         second = connection.execute(
-            sa.insert(Dataset).values(name="dataset 1", version="v2")
+            sa.insert(Dataset).values(name=name, version="v2")
         ).inserted_primary_key[0]
     lab.experiment(dataset_id=dataset)
     lab.experiment(dataset_id=second, author_id=author)
@@ -157,15 +229,17 @@ def test_dataset_audit(settings, lab, etl):
         lab.trial(first, split_id=split)
     gone = lab.trial(first)
     lab.delete(Trial, Trial.id == gone)
-    etl()
+    run_etl(settings)
     audit = frame(
-        settings, "select * from marts.dataset_audit where dataset = 'dataset 1' order by 4"
+        settings, f"select * from marts.dataset_audit where dataset = '{name}' order by 4"
     )
     assert list(audit.dataset_version) == ["v1", "v2"]
     assert list(audit.version_number) == [1, 2]
     assert list(audit.experiments) == [2, 1]
     assert list(audit.trials) == [2, 0]
-    assert [list(authors) for authors in audit.authors] == [["author 1", "author 2"], ["author 1"]]
+    number = int(name.split()[-1])
+    both = sorted([f"author {number}", f"author {number + 1}"])
+    assert [list(authors) for authors in audit.authors] == [both, [f"author {number}"]]
     assert list(audit.splits) == [2, 0]
     assert list(audit.has_overlap) == [True, False]
     assert audit.most_shared_share[0] == 0.25

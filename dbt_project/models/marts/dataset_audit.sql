@@ -1,3 +1,7 @@
+{{ config(unique_key='dataset_id') }}
+
+-- There are few datasets, and a change of one can concern all its versions: each run that brings
+-- something of the tables below renews every row.
 with
 
     datasets as (select * from {{ ref('int_datasets') }} where not is_deleted),
@@ -59,7 +63,8 @@ with
             coalesce(splits.splits, 0) as splits,
             splits.most_shared_rows,
             splits.most_shared_share,
-            coalesce(splits.most_shared_rows > 0, false) as has_overlap
+            coalesce(splits.most_shared_rows > 0, false) as has_overlap,
+            {{ frozen_batch() }}::bigint as batch_id
         from datasets
         left join users using (dataset_id)
         left join splits using (dataset_id)
