@@ -1,8 +1,12 @@
-"""Airflow's real servers in a temporary home, without Superset: for benchmarks and slow tests."""
+"""Airflow's real servers in a temporary home, without Superset: for benchmarks and slow tests.
+
+With the executor celery or edge there are workers as well: `start("worker")` starts that of the
+servers' own machine, `add_worker` that of another one, which is played by a home of its own.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
 import socket
@@ -14,11 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from mled import services
+from mled import services, startup
 from mled import settings as settings_module
 from mled.airflow_api import Airflow, AirflowError
-from mled.secrets import secret
-from mled.settings import ROOT, Settings
+from mled.settings import LOCAL, ROOT, Settings
 
 NAMES = ("api-server", "scheduler", "dag-processor")
 START_SECONDS = 120
@@ -37,7 +40,8 @@ class Servers:
     Attributes:
         settings: where they lie; `store` is the store that the trials write to.
         airflow: their REST API.
-        processes: the servers by name.
+        machines: the settings of the other machines, by the names of their workers.
+        processes: the servers and workers by name.
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str] | None = None, **changes):
@@ -46,22 +50,21 @@ class Servers:
             settings_module.load({}), home=home, airflow_port=free_port(), **changes
         )
         self.airflow = Airflow(self.settings)
+        self.machines: dict[str, Settings] = {}
         self.processes: dict[str, subprocess.Popen] = {}
         self._sessions: set[int] = set()
         self._extra = dict(environment or {})
 
     def __enter__(self) -> Servers:
-        for folder in (self.settings.airflow_home, self.settings.logs, self.settings.run):
-            folder.mkdir(parents=True, exist_ok=True)
-        password = secret(self.settings, services.AIRFLOW_PASSWORD, 16)
-        passwords = services.airflow_passwords(self.settings)
-        passwords.write_text(json.dumps({services.AIRFLOW_USER: password}))
+        startup.prepare(self.settings)
         environment = services.airflow_environment(self.settings) | self._extra
         migrate = [str(services.BIN / "airflow"), "db", "migrate"]
         subprocess.run(migrate, env=environment, check=True, capture_output=True)
         try:
             for name in NAMES:
                 self.start(name)
+            if self.settings.executor != LOCAL:
+                self.start(services.WORKER)
             self.wait_until_ready()
         except BaseException:
             self.stop()
@@ -73,19 +76,45 @@ class Servers:
         self.stop()
 
     def start(self, name: str) -> None:
-        """Start one of the servers."""
-        (program,) = (p for p in services.programs(self.settings) if p.name == name)
-        inherited = services.inherited_environment(self.settings)
+        """Start one of the servers, or a worker that was added before."""
+        settings = self.machines.get(name, self.settings)
+        program = services.program(settings, services.WORKER if name in self.machines else name)
+        environment = services.inherited_environment(settings) | program.environment | self._extra
+        if program.name == services.WORKER:
+            environment["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"] = str(free_port())
         with services.log_file(self.settings, name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 program.command,
-                env={**inherited, **program.environment, **self._extra},
+                env=environment,
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self._sessions.add(self.processes[name].pid)
+
+    def add_worker(self, name: str, queues: str = "training", **changes) -> Settings:
+        """Start the worker of another machine, which shares the databases and secrets only."""
+        self.machines[name] = replace(
+            self.settings,
+            home=self.settings.home / "machines" / name,
+            store_url=self.settings.store_url or self.settings.store,
+            secrets_dir=str(self.settings.secrets),
+            worker_name=name,
+            queues=queues,
+            **changes,
+        )
+        startup.prepare(self.machines[name])
+        self.start(name)
+        return self.machines[name]
+
+    def kill(self, name: str) -> None:
+        """Kill a server or worker with all that it has started, as if its machine had died."""
+        leader = self.processes[name].pid
+        for process in [p for p in psutil.process_iter() if _session(p) == leader]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.processes[name].wait()
 
     def stop(self) -> None:
         """Stop all of them, and every task that they have started."""

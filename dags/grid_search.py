@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from mled import settings
 from mled.assets import EXPERIMENTS
+from mled.workers import TRAINING
 from training import experiments, models, options, search, shards
 from training.checkpoints import FileCheckpoints
 from training.cores import one_core
@@ -54,6 +55,24 @@ PARAMS = {
     ),
     **{name: _field(name, dict(schema)) for name, schema in {**EXPERIMENT, **OPTIONS}.items()},
 }
+
+
+def _queues() -> dict[str, dict[str, str]]:
+    """The models and presets whose trials go to a queue of their own.
+
+    A task's queue cannot be chosen by an upstream task: airflow_local_settings.py reads this when
+    Airflow makes the tasks of a run.
+    """
+    asked = {name: models.get(name).queue for name in models.names()}
+    of_model = {name: queue for name, queue in asked.items() if queue != TRAINING}
+    of_preset = {
+        name: of_model[fields["model"]]
+        for name, fields in ((name, experiments.preset(name)) for name in experiments.presets())
+        if fields.get("model") in of_model
+    }
+    return {"model": of_model, "preset": of_preset} if of_model else {}
+
+
 # What Airflow keeps of a value without a warning, once it is text.
 STATE_BYTES = 48_000
 
@@ -137,6 +156,8 @@ def grid_search():
 
     @task(
         pool="training",
+        queue=TRAINING,
+        executor_config={"queues": _queues()},
         retries=4,
         retry_delay=timedelta(seconds=5),
         map_index_template="{{ label }}",

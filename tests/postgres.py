@@ -30,38 +30,64 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """Run a server while the block lasts; gives the URL of its `postgres` database."""
-    programs = binaries()
-    folder = Path(tempfile.mkdtemp(prefix="mled-postgres-"))
-    user = None
-    if os.geteuid() == 0:  # the server refuses to run as root
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    port = free_port()
+class Server:
+    """A server in a temporary folder; `url` is that of its `postgres` database."""
 
-    def run(program: str, *arguments: str) -> None:
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="mled-postgres-"))
+        self._user = None
+        if os.geteuid() == 0:  # the server refuses to run as root
+            self._user = pwd.getpwnam("postgres")
+            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        self._port = free_port()
+        self.url = f"postgresql+psycopg://mled@127.0.0.1:{self._port}/postgres"
+        self._run("initdb", "-U", "mled", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -c fsync=off"
+        options += " -c max_connections=200"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash does; what was committed is there after the next start."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def delete(self) -> None:
+        """Delete its folder; it must not run."""
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [programs / program, *arguments],
+            [binaries() / program, "-D", str(self._folder / "data"), *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=folder,
-            user=user and user.pw_uid,
-            group=user and user.pw_gid,
-            extra_groups=[] if user else None,
+            cwd=self._folder,
+            user=self._user and self._user.pw_uid,
+            group=self._user and self._user.pw_gid,
+            extra_groups=[] if self._user else None,
         )
 
-    data = folder / "data"
-    run("initdb", "-D", str(data), "-U", "mled", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"
-    run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """Run a server while the block lasts."""
+    server = Server()
+    server.start()
     try:
-        yield f"postgresql+psycopg://mled@127.0.0.1:{port}/postgres"
+        yield server
     finally:
-        run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+        server.stop()
+        server.delete()
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """Run a server while the block lasts; gives the URL of its `postgres` database."""
+    with running() as found:
+        yield found.url
 
 
 def new_database(url: str) -> str:

@@ -1,12 +1,27 @@
 """Imported by every Airflow process when it starts.
 
-It says how Airflow connects to its database. In the scheduler, and only there, it also imports the
-libraries that trials need: the scheduler's children run the tasks and inherit what it has
-imported, which spares each task a second of CPU time. Our own modules are left out, so that a
-change to them counts from the next task on.
+It says how Airflow connects to its database, and which queue a task goes to. In the process whose
+children run the tasks (the scheduler, or a worker), and only there, it also imports the libraries
+that trials need: the children inherit what it has imported, which spares each task a second of CPU
+time. Our own modules are left out, so that a change to them counts from the next task on.
 """
 
 import os
+
+if os.environ.get("MLED_EXECUTOR", "local") != "local":
+    # Only where there are queues: Airflow makes tasks one by one as soon as there is such a hook.
+
+    def task_instance_mutation_hook(task_instance, dag_run):
+        """Send a grid's trials to the queue that its model or preset asks for."""
+        queues = (task_instance.executor_config or {}).get("queues")
+        if not queues or dag_run is None:
+            return
+        for field in ("preset", "model"):
+            queue = queues[field].get((dag_run.conf or {}).get(field))
+            if queue:
+                task_instance.queue = queue
+                return
+
 
 # Seconds that a process waits for another one's lock on Airflow's own SQLite database. The default
 # of 5 is too short for the scheduler on a busy machine. The API server keeps it: its requests wait

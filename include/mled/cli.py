@@ -63,13 +63,45 @@ def logs(settings: mled_settings.Settings, names: tuple[str, ...], lines: int) -
     """Follow the logs of all programs, or of those named."""
     from mled import services
 
-    unknown = set(names) - {*services.NAMES, "supervisord"}
+    known = (*services.names(settings), "supervisord")
+    unknown = set(names) - {*known}
     if unknown:
-        known = ", ".join((*services.NAMES, "supervisord"))
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}: the logs are {known}")
-    files = [str(services.log_file(settings, name)) for name in names or services.NAMES]
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: the logs are {', '.join(known)}")
+    files = [str(services.log_file(settings, name)) for name in names or known[:-1]]
     # --follow=name goes on with the new file after a log was rotated.
     os.execvp("tail", ["tail", f"--lines={lines}", "--follow=name", "--retry", *files])
+
+
+@mled.command()
+@click.argument("name")
+@click.pass_obj
+def run(settings: mled_settings.Settings, name: str) -> None:
+    """Run one program in the foreground: for containers, and for workers on other machines."""
+    from mled import services, startup
+
+    program = services.program(settings, name)
+    startup.prepare(settings)
+    environment = {**services.inherited_environment(settings), **program.environment}
+    os.execve(program.command[0], program.command, environment)
+
+
+@mled.command()
+@click.argument("name")
+@click.pass_obj
+def healthy(settings: mled_settings.Settings, name: str) -> None:
+    """Fail when a program of a cluster is not at work; for containers and monitors."""
+    from mled import health
+
+    health.check_program(settings, name)
+
+
+@mled.command()
+@click.pass_obj
+def init(settings: mled_settings.Settings) -> None:
+    """Create or upgrade the databases of Airflow and the store, for a cluster."""
+    from mled import startup
+
+    startup.initialise(settings)
 
 
 @mled.command()
@@ -89,11 +121,15 @@ def reset(settings: mled_settings.Settings, yes: bool) -> None:
 
 
 @mled.command()
+@click.option("--once", is_flag=True, help="Do nothing if it was run before.")
 @click.pass_obj
-def demo(settings: mled_settings.Settings) -> None:
+def demo(settings: mled_settings.Settings, once: bool) -> None:
     """Run the demo experiments and one ETL."""
     from mled import demo, steps
 
+    if once and demo.is_done(settings):
+        click.echo("the demo was run before")
+        return
     demo.run(settings, steps.Steps())
 
 

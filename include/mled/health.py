@@ -11,7 +11,7 @@ from datetime import datetime
 import httpx
 import psutil
 
-from mled import processes, services
+from mled import processes, services, workers
 from mled.airflow_api import Airflow, AirflowError
 from mled.settings import Settings
 
@@ -74,7 +74,7 @@ def _holder(port: int) -> str:
 def problems(settings: Settings, states: dict[str, processes.State]) -> dict[str, str]:
     """Program → why it cannot be used yet; a healthy program is left out."""
     if not states:
-        return dict.fromkeys(services.NAMES, "stopped")
+        return dict.fromkeys(services.names(settings), "stopped")
     found = {name: state.state.lower() for name, state in states.items() if not state.running}
     for name, problem in (
         _airflow_problems(settings, states) | _superset_problem(settings)
@@ -114,6 +114,24 @@ def _beats(component: dict, state: processes.State) -> bool:
     return datetime.fromisoformat(beat).timestamp() >= state.started
 
 
+def check_program(settings: Settings, name: str) -> None:
+    """Raises HealthError unless this program is at work, on whatever machine; a worker: on this."""
+    if name == services.WORKER:
+        ours = settings.worker_name or socket.gethostname()
+        if ours not in (there := workers.queues_served(settings)):
+            raise HealthError(
+                f"the worker {ours} does not answer; there are {', '.join(there) or 'none'}"
+            )
+        return
+    if name not in (services.API_SERVER, *HEARTBEATS):
+        known = ", ".join((services.API_SERVER, *HEARTBEATS, services.WORKER))
+        raise HealthError(f"there is no program {name!r} to look at; there are {known}")
+    with Airflow(settings) as airflow:
+        health = airflow.health()
+    if name in HEARTBEATS and health[HEARTBEATS[name]]["status"] != "healthy":
+        raise HealthError(f"{name} has no heartbeat: {health[HEARTBEATS[name]]}")
+
+
 def wait(settings: Settings, timeout: float, on_healthy: Callable[[str, float], None]) -> None:
     """Wait until every program answers, calling `on_healthy(program, seconds)` as each does.
 
@@ -121,14 +139,15 @@ def wait(settings: Settings, timeout: float, on_healthy: Callable[[str, float], 
         HealthError: a program died, or does not answer within `timeout` seconds.
     """
     began = time.monotonic()
-    waiting = set(services.NAMES)
+    names = services.names(settings)
+    waiting = set(names)
     while True:
         states = processes.states(settings)
-        for name in services.NAMES:
+        for name in names:
             if name not in states or states[name].died:
                 raise HealthError(_last_words(settings, f"{name} does not stay up", name))
         unhealthy = problems(settings, states)
-        for name in [name for name in services.NAMES if name in waiting - unhealthy.keys()]:
+        for name in [name for name in names if name in waiting - unhealthy.keys()]:
             waiting.remove(name)
             on_healthy(name, time.monotonic() - began)
         if not unhealthy:

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
+import urllib.parse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mled.settings import Settings
+if TYPE_CHECKING:
+    from mled.settings import Settings
+
+REFERENCE = re.compile(r"\{(\w+)\}")
 
 
 class SecretError(RuntimeError):
@@ -29,10 +35,32 @@ def secret(settings: Settings, name: str, nbytes: int = 32) -> str:
         SecretError: the file is empty.
         OSError: the file can be neither read nor written.
     """
-    path = settings.secrets / name
+    return create(settings.secrets / name, nbytes)
+
+
+def create(path: Path, nbytes: int = 32) -> str:
+    """The secret in a file, generated first if the file does not exist: see `secret`."""
     if not path.exists():
         _create(path, secrets.token_urlsafe(nbytes))
-    text = path.read_text(encoding="utf-8").strip()
+    return _read(path)
+
+
+def filled(url: str, folder: Path) -> str:
+    """`url` with each `{name}` replaced by the secret of this name in `folder`.
+
+    Raises:
+        SecretError: there is no such secret, or it is empty.
+    """
+    return REFERENCE.sub(lambda match: urllib.parse.quote(_read(folder / match[1]), ""), url)
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise SecretError(
+            f"there is no secret {path}: write a value into it (MLED_SECRETS_DIR names the folder)"
+        ) from None
     if not text:
         raise SecretError(f"the secret {path} is empty; write a value into it or delete the file")
     return text

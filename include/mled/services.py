@@ -11,12 +11,13 @@ import os
 import re
 import shlex
 import tempfile
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
 from mled import install
 from mled.secrets import secret
-from mled.settings import ROOT, Settings
+from mled.settings import CELERY, EDGE, LOCAL, ROOT, Settings
 from mled.warehouse import dbt
 
 BIN = ROOT / ".venv" / "bin"
@@ -25,7 +26,7 @@ AIRFLOW_USER = "admin"
 AIRFLOW_PASSWORD = "airflow_admin_password"
 SUPERSET_USER = "admin"
 SUPERSET_PASSWORD = "superset_admin_password"
-NAMES = ("api-server", "scheduler", "dag-processor", "triggerer", "superset")
+API_SERVER, WORKER = "api-server", "worker"
 TRAINING_POOL = "training"
 DBT_POOL = "dbt"
 
@@ -35,6 +36,7 @@ INHERITED = (
     *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("SSL_CERT_DIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"),
 )
 # The object store's address and credentials: whatever boto3 reads.
 INHERITED_PREFIX = "AWS_"
@@ -44,13 +46,16 @@ OVERRIDABLE = ("AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__LOGGING__LOGGING_LEVEL")
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
 }
+# Longer than any task: then Redis hands a task whose worker is gone to another one. Airflow itself
+# notices much earlier, and runs the task again.
+VISIBILITY_SECONDS = 7 * 24 * 3600
 LOG_BYTES, LOG_BACKUPS = 10_000_000, 3
 # Longest path of a unix socket; supervisor appends a dot and its process id while it binds.
 SOCKET_PATH_BYTES = 107 - len(".4194304")
 
 
 class ServiceError(RuntimeError):
-    """A setting that the process manager cannot express."""
+    """A setting that is missing, or that the process manager cannot express."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,7 @@ def training_slots(settings: Settings) -> int:
     Twice as many as train at a time: tasks start and end while others train (see
     `training/cores.py`).
     """
-    return 2 * settings.workers
+    return 2 * settings.all_workers
 
 
 def inherited_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict:
@@ -85,6 +90,8 @@ def inherited_environment(settings: Settings, environ: Mapping[str, str] | None 
     }
     # Tasks and health checks talk to our own servers, which a proxy cannot reach.
     unproxied = [result.get("no_proxy") or result.get("NO_PROXY"), settings.host, "localhost"]
+    if settings.airflow_server:
+        unproxied.append(urllib.parse.urlsplit(settings.airflow_url).hostname)
     result["no_proxy"] = result["NO_PROXY"] = ",".join(filter(None, unproxied))
     return result
 
@@ -112,7 +119,6 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     # there must be room for the tasks that do not train.
     parallelism = str(max(8, training_slots(settings) + 4))
     options = {
-        "CORE__EXECUTOR": "LocalExecutor",
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "include" / "airflow" / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
@@ -125,12 +131,9 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         "CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow_passwords(settings)),
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{settings.airflow_home / 'airflow.db'}",
-        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "airflow_local_settings.DATABASE_CONNECT_ARGS",
-        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": "airflow_local_settings.DATABASE_CONNECT_ARGS",
         "API__HOST": settings.host,
         "API__PORT": str(settings.airflow_port),
-        "API__BASE_URL": api,
+        "API__BASE_URL": settings.airflow_page,
         "API__WORKERS": "1",
         "API__SECRET_KEY": secret(settings, "airflow_api_secret_key"),
         "API_AUTH__JWT_SECRET": secret(settings, "airflow_jwt_secret", 64),
@@ -145,9 +148,8 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         "LOGGING__BASE_LOG_FOLDER": str(settings.logs / "airflow"),
         "LOGGING__DAG_PROCESSOR_LOG_TARGET": "stdout",
         "LOGGING__COLORED_CONSOLE_LOG": "False",
-        # The API server reads the logs from the disk: Airflow's log servers, which would listen
-        # on every interface, are not started, and their absence is no error.
-        "LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",
+        **_database_options(settings),
+        **_executor_options(settings),
     }
     return {
         **settings.environ(),
@@ -165,6 +167,59 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     }
 
 
+def _database_options(settings: Settings) -> dict:
+    url = settings.airflow_database
+    if not url.startswith("sqlite"):
+        # Airflow would choose another driver for the second, which is not installed.
+        return {"DATABASE__SQL_ALCHEMY_CONN": url, "DATABASE__SQL_ALCHEMY_CONN_ASYNC": url}
+    arguments = "airflow_local_settings.DATABASE_CONNECT_ARGS"
+    return {
+        "DATABASE__SQL_ALCHEMY_CONN": url,
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": arguments,
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": arguments,
+    }
+
+
+def _executor_options(settings: Settings) -> dict:
+    """What follows from where tasks run.
+
+    Raises:
+        ServiceError: Celery's broker is not set.
+    """
+    # Tasks start and end while others train, each on a core of its own (training/cores.py).
+    concurrency = str(2 * settings.workers)
+    if settings.executor == CELERY:
+        if not settings.broker:
+            raise ServiceError(
+                "MLED_BROKER_URL is not set, and MLED_EXECUTOR=celery needs it: name a Redis, as "
+                "in redis://host:6379/0, or choose the executor edge, which needs none"
+            )
+        return {
+            "CORE__EXECUTOR": "CeleryExecutor",
+            "CELERY__BROKER_URL": settings.broker,
+            "CELERY__RESULT_BACKEND": settings.broker,
+            "CELERY__CELERY_CONFIG_OPTIONS": "celery_settings.CONFIG",
+            "CELERY__WORKER_CONCURRENCY": concurrency,
+            "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(VISIBILITY_SECONDS),
+        }
+    if settings.executor == EDGE:
+        return {
+            "CORE__EXECUTOR": "airflow.providers.edge3.executors.EdgeExecutor",
+            "DATABASE__EXTERNAL_DB_MANAGERS": "airflow.providers.edge3.models.db.EdgeDBManager",
+            "EDGE__API_ENABLED": "True",
+            "EDGE__API_URL": f"{settings.airflow_url}/edge_worker/v1/rpcapi",
+            "EDGE__WORKER_CONCURRENCY": concurrency,
+            "EDGE__JOB_POLL_INTERVAL": "1",
+            "EDGE__HEARTBEAT_INTERVAL": "10",
+        }
+    return {
+        "CORE__EXECUTOR": "LocalExecutor",
+        # The API server reads the logs from the disk: Airflow's log servers, which would listen
+        # on every interface, are not started, and their absence is no error.
+        "LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",
+    }
+
+
 def superset_options(settings: Settings) -> dict:
     """Superset's configuration as environment variables."""
     return {
@@ -177,19 +232,19 @@ def superset_options(settings: Settings) -> dict:
 
 def airflow_passwords(settings: Settings) -> Path:
     """The file in which Airflow's own login looks passwords up: JSON, user name → password."""
-    return settings.secrets / "airflow_passwords.json"
+    return settings.airflow_home / "passwords.json"
 
 
 def programs(settings: Settings) -> list[Program]:
     """The background programs, in the order in which they start."""
     airflow = airflow_options(settings)
-    # Only the scheduler's children train: only it pays for importing torch.
-    scheduler = {**airflow, "MLED_PRELOAD": "1"}
+    # Only the process whose children train pays for importing torch.
+    training = {**airflow, "MLED_PRELOAD": "1"}
+    scheduler = training if settings.executor == LOCAL else airflow
     api_server = {**airflow, "MLED_API_SERVER": "1"}
+    workers = [] if settings.executor == LOCAL else [_worker(settings, training)]
     return [
-        Program(
-            "api-server", (str(BIN / "airflow"), "api-server"), api_server, settings.airflow_url
-        ),
+        Program(API_SERVER, (str(BIN / "airflow"), "api-server"), api_server, settings.airflow_url),
         Program(
             "scheduler",
             (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),
@@ -202,6 +257,7 @@ def programs(settings: Settings) -> list[Program]:
         ),
         Program("dag-processor", (str(BIN / "airflow"), "dag-processor"), airflow),
         Program("triggerer", (str(BIN / "airflow"), "triggerer", "--skip-serve-logs"), airflow),
+        *workers,
         Program(
             "superset",
             (
@@ -214,6 +270,43 @@ def programs(settings: Settings) -> list[Program]:
             settings.superset_url,
         ),
     ]
+
+
+def _worker(settings: Settings, environment: Mapping[str, str]) -> Program:
+    """The process that runs tasks on this machine, where the scheduler does not."""
+    name = settings.worker_name
+    if settings.executor == CELERY:
+        command = ("celery", "worker", *(("--celery-hostname", name) if name else ()))
+    else:
+        command = ("edge", "worker", *(("--edge-hostname", name) if name else ()))
+    command = (str(BIN / "airflow"), *command, "--queues", settings.queues)
+    return Program(WORKER, command, environment, stop_seconds=10, stop_children=True)
+
+
+def program(settings: Settings, name: str) -> Program:
+    """The program of this name.
+
+    Raises:
+        ServiceError: there is none.
+    """
+    found = {program.name: program for program in programs(settings)}
+    if name not in found:
+        hint = "; a worker needs MLED_EXECUTOR=celery or edge" if name == WORKER else ""
+        raise ServiceError(f"there is no program {name!r}: there are {', '.join(found)}{hint}")
+    return found[name]
+
+
+def pools(settings: Settings) -> list[tuple[str, int, str]]:
+    """Airflow's pools: name, slots and description."""
+    return [
+        (TRAINING_POOL, training_slots(settings), "tasks that run trials"),
+        (DBT_POOL, 1, "DuckDB allows one writing process"),
+    ]
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """The names of the background programs, in the order in which they start."""
+    return tuple(program.name for program in programs(settings))
 
 
 def socket_path(settings: Settings) -> Path:

@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mled.secrets import filled
+
 ROOT = Path(__file__).resolve().parents[2]
+LOCAL, CELERY, EDGE = EXECUTORS = ("local", "celery", "edge")
 
 
 class SettingsError(ValueError):
@@ -28,7 +31,10 @@ def _setting(default, help: str, minimum: float | None = None, form: str = ""):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one installation; the variable of field `x` is `MLED_X`."""
+    """The settings of one installation; the variable of field `x` is `MLED_X`.
+
+    In a URL, `{name}` stands for the content of the secret `name`.
+    """
 
     home: Path = _setting(ROOT / ".mled", "folder that holds all state")
     host: str = _setting("127.0.0.1", "address the web servers bind to")
@@ -58,11 +64,59 @@ class Settings:
     )
     alert_url: str = _setting("", "where alerts are posted as JSON; empty: into the log only")
     min_free_mb: int = _setting(2_000, "free megabytes below which nothing is started", 0)
+    executor: str = _setting(
+        LOCAL,
+        "where tasks run: local (this machine only), or in the workers of celery or edge",
+        form="|".join(EXECUTORS),
+    )
+    queues: str = _setting("default,training", "queues that this machine's worker serves")
+    worker_name: str = _setting("", "name of this machine's worker; empty: the host's name")
+    cluster_workers: int = _setting(
+        0, "trials that train at the same time on all machines; 0: as many as on this one", 0
+    )
+    broker_url: str = _setting("", "URL of the Redis that hands tasks to the workers of celery")
+    airflow_server: str = _setting(
+        "", "URL at which the other programs reach Airflow's API server; empty: on this machine"
+    )
+    airflow_public_url: str = _setting("", "URL at which browsers reach Airflow; empty: the same")
+    superset_public_url: str = _setting("", "URL at which browsers reach Superset; empty: the same")
+    airflow_database_url: str = _setting(
+        "", "SQLAlchemy URL of Airflow's own database; empty: SQLite in the home folder"
+    )
+    superset_database_url: str = _setting(
+        "", "SQLAlchemy URL of Superset's own database; empty: SQLite in the home folder"
+    )
+    secrets_dir: str = _setting("", "folder of passwords and keys; empty: in the home folder")
 
     @property
     def store(self) -> str:
         """URL of the store, with the default filled in."""
-        return self.store_url or f"sqlite:///{self.home / 'store' / 'mled.db'}"
+        return self._filled(self.store_url) or f"sqlite:///{self.home / 'store' / 'mled.db'}"
+
+    @property
+    def airflow_database(self) -> str:
+        """URL of Airflow's own database, with the default filled in."""
+        url = self._filled(self.airflow_database_url)
+        return url or f"sqlite:///{self.airflow_home / 'airflow.db'}"
+
+    @property
+    def superset_database(self) -> str:
+        """URL of Superset's own database, with the default filled in."""
+        url = self._filled(self.superset_database_url)
+        return url or f"sqlite:///{self.superset_home / 'metadata.db'}"
+
+    @property
+    def broker(self) -> str:
+        """URL of the broker of Celery's tasks."""
+        return self._filled(self.broker_url)
+
+    def _filled(self, url: str) -> str:
+        return filled(url, self.secrets)
+
+    @property
+    def all_workers(self) -> int:
+        """Trials that train at the same time on all machines."""
+        return self.cluster_workers or self.workers
 
     @property
     def artifacts(self) -> Path:
@@ -119,7 +173,7 @@ class Settings:
     @property
     def secrets(self) -> Path:
         """Generated passwords and keys, one file each, mode 0600."""
-        return self.home / "secrets"
+        return Path(self.secrets_dir) if self.secrets_dir else self.home / "secrets"
 
     @property
     def run(self) -> Path:
@@ -132,11 +186,23 @@ class Settings:
 
     @property
     def airflow_url(self) -> str:
-        return f"http://{self.host}:{self.airflow_port}"
+        """Where our own programs reach Airflow's API server."""
+        return self.airflow_server.rstrip("/") or f"http://{self.host}:{self.airflow_port}"
 
     @property
     def superset_url(self) -> str:
+        """Where Superset listens."""
         return f"http://{self.host}:{self.superset_port}"
+
+    @property
+    def airflow_page(self) -> str:
+        """Where browsers reach Airflow."""
+        return self.airflow_public_url.rstrip("/") or self.airflow_url
+
+    @property
+    def superset_page(self) -> str:
+        """Where browsers reach Superset."""
+        return self.superset_public_url.rstrip("/") or self.superset_url
 
     def environ(self) -> dict[str, str]:
         """These settings as environment variables, for a child process."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def up(settings: Settings, with_demo: bool = True, began: float | None = None) -
     steps = Steps()
     if (installation := time.time() - began) >= 1:
         steps.done("Python environments", installation)
-    _make_folders(settings)
+    prepare(settings)
     with _one_at_a_time(settings):
         health.check_disk(settings)
         _start(settings, steps)
@@ -86,8 +87,51 @@ def check_resettable(home: Path) -> None:
         )
 
 
-def _start(settings: Settings, steps: Steps) -> None:
+def prepare(settings: Settings) -> None:
+    """Make the folders and files that every program expects; what is there stays."""
+    _make_folders(settings)
     _write_passwords(settings)
+
+
+def initialise(settings: Settings) -> None:
+    """Bring the databases of Airflow and the store, and Airflow's pools, to what the code expects.
+
+    For a cluster, before its programs start; Superset's server does the same for its own database.
+
+    Raises:
+        StepError: with the cause and where the output lies.
+    """
+    prepare(settings)
+    steps = Steps()
+    steps.parallel(
+        {
+            "experiment store": lambda: migrate(settings),
+            "Airflow database": lambda: _migrate_airflow(settings),
+        }
+    )
+    with steps.step("Airflow pools"), tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        pools = {
+            name: {"slots": slots, "description": description, "include_deferred": False}
+            for name, slots, description in services.pools(settings)
+        }
+        json.dump(pools, file)
+        file.flush()
+        _run_airflow(settings, "pools", "import", file.name)
+
+
+def _run_airflow(settings: Settings, *arguments: str) -> None:
+    run_logged(
+        [str(services.BIN / "airflow"), *arguments],
+        services.airflow_environment(settings),
+        services.log_file(settings, f"initialise-airflow-{arguments[0]}"),
+    )
+
+
+def _migrate_airflow(settings: Settings) -> None:
+    _run_airflow(settings, "db", "migrate")
+
+
+def _start(settings: Settings, steps: Steps) -> None:
     if processes.states(settings) and not processes.configuration_changed(settings):
         _initialise(settings, steps)
     else:
@@ -104,10 +148,8 @@ def _start(settings: Settings, steps: Steps) -> None:
         settings, HEALTH_SECONDS, lambda name, seconds: steps.done(f"{name} answers", seconds)
     )
     with Airflow(settings) as airflow:
-        airflow.set_pool(
-            services.TRAINING_POOL, services.training_slots(settings), "tasks that run trials"
-        )
-        airflow.set_pool(services.DBT_POOL, 1, "DuckDB allows one writing process")
+        for pool in services.pools(settings):
+            airflow.set_pool(*pool)
 
 
 def _make_folders(settings: Settings) -> None:
@@ -152,11 +194,7 @@ def _initialise(settings: Settings, steps: Steps) -> None:
         "Airflow database",
         [install.LOCKS[install.MAIN]],
         settings.airflow_home / "airflow.db",
-        lambda: run_logged(
-            [str(services.BIN / "airflow"), "db", "migrate"],
-            services.airflow_environment(settings),
-            services.log_file(settings, "initialise-airflow"),
-        ),
+        lambda: _migrate_airflow(settings),
     )
     add(
         "Superset database",
@@ -206,9 +244,9 @@ def _one_at_a_time(settings: Settings) -> Iterator[None]:
 def _show_entrances(settings: Settings) -> None:
     click.echo(
         f"""
-  Airflow    {settings.airflow_url}   user {services.AIRFLOW_USER}, password in
+  Airflow    {settings.airflow_page}   user {services.AIRFLOW_USER}, password in
              {settings.secrets / services.AIRFLOW_PASSWORD}
-  Superset   {settings.superset_url}   user {services.SUPERSET_USER}, password in
+  Superset   {settings.superset_page}   user {services.SUPERSET_USER}, password in
              {settings.secrets / services.SUPERSET_PASSWORD}
              users analyst, researcher, stakeholder: superset_<user>_password beside it
 """

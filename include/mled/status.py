@@ -20,7 +20,7 @@ def show(settings: Settings) -> bool:
     total = 0
     click.echo(ROW.format("program", "state", "pid", "uptime", "memory", "URL", "health"))
     urls = {program.name: program.url for program in services.programs(settings)}
-    for name in services.NAMES:
+    for name in urls:
         state = states.get(name)
         pid = uptime = size = "-"
         if state and state.running:

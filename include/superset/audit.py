@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sqlite3
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import sqlalchemy as sa
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
@@ -25,51 +26,57 @@ from mled.settings import load  # noqa: E402
 RETENTION_DAYS = 90
 
 # `log` holds the browser's timings of a page, which say nothing of who asked what.
-_EVENTS = """
-    SELECT strftime('%Y-%m-%d %H:%M:%S', logs.dttm) AS moment,
-        coalesce(username, 'anonymous') AS user, action,
-        coalesce(slice_name, dashboard_title, '') AS subject
+_PAGES = sa.text("""
+    SELECT logs.dttm, coalesce(username, 'anonymous'), action,
+        coalesce(slice_name, dashboard_title, '')
     FROM logs
     LEFT JOIN ab_user ON ab_user.id = logs.user_id
     LEFT JOIN slices ON slices.id = slice_id
     LEFT JOIN dashboards ON dashboards.id = dashboard_id
     WHERE logs.action <> 'log' AND logs.dttm >= :since AND coalesce(username, '') LIKE :user
-    UNION ALL
-    SELECT strftime('%Y-%m-%d %H:%M:%S', start_time / 1000, 'unixepoch'), username,
-        'SQL, ' || status, sql
+""")
+_STATEMENTS = sa.text("""
+    SELECT start_time, username, 'SQL, ' || status, sql
     FROM query
     JOIN ab_user ON ab_user.id = query.user_id
-    WHERE start_time / 1000 >= CAST(strftime('%s', :since) AS INTEGER) AND username LIKE :user
-    ORDER BY moment
-"""
+    WHERE start_time >= :since_ms AND username LIKE :user
+""")
+_SECONDS = "%Y-%m-%d %H:%M:%S"
 
 
-def events(database: Path, days: float, user: str = "%") -> list[tuple[str, str, str, str]]:
+def events(url: str, days: float, user: str = "%") -> list[tuple[str, str, str, str]]:
     """Time (UTC), user, action and subject (a chart, a dashboard or SQL) of the last `days`."""
-    with _open(database) as connection:
-        return connection.execute(_EVENTS, {"since": _ago(days), "user": user}).fetchall()
+    with _open(url) as connection:
+        pages = connection.execute(_PAGES, {**_since(days), "user": user}).fetchall()
+        statements = connection.execute(_STATEMENTS, {**_since(days), "user": user}).fetchall()
+    return sorted(
+        [(str(moment)[:19], *rest) for moment, *rest in pages]
+        + [
+            (datetime.fromtimestamp(float(moment) / 1000, UTC).strftime(_SECONDS), *rest)
+            for moment, *rest in statements
+        ]
+    )
 
 
-def prune(database: Path, days: float = RETENTION_DAYS) -> None:
-    """Delete what is older than `days` days."""
-    if not database.exists():
-        return
-    since = _ago(days)
-    with _open(database) as connection:
-        connection.execute("DELETE FROM logs WHERE dttm < ?", (since,))
-        connection.execute(
-            "DELETE FROM query WHERE start_time / 1000 < CAST(strftime('%s', ?) AS INTEGER)",
-            (since,),
-        )
+def prune(url: str, days: float = RETENTION_DAYS) -> None:
+    """Delete what is older than `days` days; nothing where there is no such database yet."""
+    with _open(url) as connection:
+        if sa.inspect(connection).has_table("logs"):
+            since = _since(days)
+            connection.execute(sa.text("DELETE FROM logs WHERE dttm < :since"), since)
+            connection.execute(sa.text("DELETE FROM query WHERE start_time < :since_ms"), since)
 
 
-def _ago(days: float) -> str:
-    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S")
+def _since(days: float) -> dict[str, str | float]:
+    """The moment `days` days ago, as the table of pages and as that of statements writes it."""
+    moment = datetime.now(UTC) - timedelta(days=days)
+    return {"since": moment.strftime(_SECONDS), "since_ms": moment.timestamp() * 1000}
 
 
 @contextlib.contextmanager
-def _open(database: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+def _open(url: str) -> Iterator[sa.engine.Connection]:
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
         yield connection
 
 
@@ -79,10 +86,11 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=1, help="how far to look back (1)")
     parser.add_argument("--user", default="%", help="only this user; %% stands for any text")
     arguments = parser.parse_args()
-    database = load().superset_home / "metadata.db"
-    if not database.exists():
-        sys.exit(f"{database} does not exist: start Superset first, with `make up`")
-    for moment, user, action, subject in events(database, arguments.days, arguments.user):
+    settings = load()
+    if not settings.superset_database_url and not (settings.superset_home / "metadata.db").exists():
+        sys.exit(f"{settings.superset_home} has no database: start Superset first, with `make up`")
+    found = events(settings.superset_database, arguments.days, arguments.user)
+    for moment, user, action, subject in found:
         print(f"{moment}  {user:12}  {action}  {' '.join(subject.split())}")
 
 

@@ -40,6 +40,10 @@ def main() -> None:
     settings.superset_home.mkdir(parents=True, exist_ok=True)
     # The metadata database holds password hashes and sessions, the cache holds results.
     settings.superset_home.chmod(0o700)
+    if settings.superset_database_url:
+        with _only_one(settings.superset_database):
+            _prepare(settings, settings.superset_database, new_schema=True)
+        return
     with _alone(settings.superset_home / "bootstrap.lock"):
         _bootstrap(settings, settings.superset_home / "metadata.db")
 
@@ -52,10 +56,10 @@ def _bootstrap(settings: Settings, database: Path) -> None:
         _say("nothing has changed")
         return
     if last.get("schema") == current["schema"]:
-        _prepare(settings, database)
+        _prepare(settings, f"sqlite:///{database}")
     else:
         with metadata_db.private_copy(database) as private:
-            _prepare(settings, private, new_schema=True)
+            _prepare(settings, f"sqlite:///{private}", new_schema=True)
         _say("new metadata database put in place")
     _write(stamp, json.dumps(_stamp(settings, database)))
 
@@ -77,10 +81,10 @@ def _stamp(settings: Settings, database: Path) -> dict[str, str]:
     }
 
 
-def _prepare(settings: Settings, database: Path, new_schema: bool = False) -> None:
+def _prepare(settings: Settings, url: str, new_schema: bool = False) -> None:
     assets = read_assets(ASSETS, dbt_docs.read_models(settings.dbt_project))
     os.environ["SUPERSET_CONFIG_PATH"] = str(HERE / "superset_config.py")
-    os.environ["SUPERSET__SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{database}"
+    os.environ["SUPERSET__SQLALCHEMY_DATABASE_URI"] = url
     from superset.app import create_app
 
     app = create_app()
@@ -120,6 +124,18 @@ def _migrate() -> None:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         flask_migrate.upgrade()
+
+
+@contextlib.contextmanager
+def _only_one(url: str) -> Iterator[None]:
+    """Let no other server prepare the same database of PostgreSQL in the meantime."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        # It ends with the connection.
+        connection.execute(sa.text("SELECT pg_advisory_lock(hashtext('mled superset'))"))
+        yield
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ loglevel = "warning"
 def on_starting(_server) -> None:
     """Remove what the queries of a killed server left on disk, and old audit records."""
     shutil.rmtree(settings.superset_home / "spill", ignore_errors=True)
-    audit.prune(settings.superset_home / "metadata.db")
+    audit.prune(settings.superset_database)
 
 
 def pre_fork(server, _worker) -> None:

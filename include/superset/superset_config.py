@@ -32,15 +32,19 @@ settings = mled_settings.load()
 # --- Superset's own state -----------------------------------------------------------------------
 
 DATA_DIR = str(settings.superset_home)
-SQLALCHEMY_DATABASE_URI = f"sqlite:///{settings.superset_home / 'metadata.db'}"
-SQLALCHEMY_ENGINE_OPTIONS = {
-    # Seconds to wait for another worker's write.
-    "connect_args": {"timeout": 30, "check_same_thread": False},
-    # By default each request would open the file and close it, and the last to close it waits
-    # until all that was written has reached the disk.
-    "poolclass": QueuePool,
-    "pool_events": [(metadata_db.commit_without_waiting, "connect")],
-}
+SQLALCHEMY_DATABASE_URI = settings.superset_database
+SQLALCHEMY_ENGINE_OPTIONS = (
+    {"pool_pre_ping": True}
+    if settings.superset_database_url
+    else {
+        # Seconds to wait for another worker's write.
+        "connect_args": {"timeout": 30, "check_same_thread": False},
+        # By default each request would open the file and close it, and the last to close it waits
+        # until all that was written has reached the disk.
+        "poolclass": QueuePool,
+        "pool_events": [(metadata_db.commit_without_waiting, "connect")],
+    }
+)
 EVENT_LOGGER = EventLogger()
 SQLALCHEMY_EXAMPLES_URI = None
 SECRET_KEY = secret(settings, "superset_secret_key")
@@ -85,8 +89,9 @@ WTF_CSRF_ENABLED = True
 SESSION_COOKIE_NAME = "mled_superset"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-# The server listens on loopback without TLS; behind a proxy with TLS set both to True.
-SESSION_COOKIE_SECURE = False
+# The server itself speaks no TLS: it listens on loopback, or a proxy stands before it.
+SESSION_COOKIE_SECURE = settings.superset_page.startswith("https:")
+ENABLE_PROXY_FIX = bool(settings.superset_public_url)
 PERMANENT_SESSION_LIFETIME = timedelta(days=7)
 
 TALISMAN_ENABLED = True

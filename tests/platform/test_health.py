@@ -59,7 +59,6 @@ def test_when_nothing_runs_everything_is_stopped(ports):
 def test_a_program_that_dies_ends_the_wait_with_its_last_words(settings, sleepers, monkeypatch):
     crash = (sys.executable, "-c", "raise SystemExit('the database is gone')")
     sleepers[:] = [services.Program("willing", crash, {"NAME": "willing"})]
-    monkeypatch.setattr(services, "NAMES", ("willing",))
     processes.launch(settings)
     processes.start(settings)
     with pytest.raises(HealthError, match=r"willing does not stay up(.|\n)*the database is gone"):

@@ -36,7 +36,7 @@ def _parse(settings):
 def test_supervisor_reads_exactly_what_was_meant(odd_settings):
     options = _parse(odd_settings)
     parsed = {group.name: group.process_configs[0] for group in options.process_group_configs}
-    assert tuple(parsed) == tuple(sorted(services.NAMES))
+    assert tuple(parsed) == tuple(sorted(services.names(odd_settings)))
     for program in services.programs(odd_settings):
         config = parsed[program.name]
         assert config.environment == dict(program.environment)

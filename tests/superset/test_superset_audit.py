@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 SUPERSET = Path(__file__).parents[2] / "include" / "superset"
 NOW = datetime.now(UTC)
@@ -45,7 +46,7 @@ def database(tmp_path):
                 "INSERT INTO query VALUES (2, 'success', 'SELECT 1', ?)",
                 (when.timestamp() * 1000,),
             )
-    return path
+    return f"sqlite:///{path}"
 
 
 def test_events_name_the_user_and_the_subject(audit, database):
@@ -68,5 +69,5 @@ def test_old_records_go(audit, database):
 
 
 def test_before_the_first_start_there_is_nothing_to_prune(audit, tmp_path):
-    audit.prune(tmp_path / "none.db")
-    assert not (tmp_path / "none.db").exists()
+    audit.prune(f"sqlite:///{tmp_path}/none.db")
+    assert sa.inspect(sa.create_engine(f"sqlite:///{tmp_path}/none.db")).get_table_names() == []

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mled.workers import TRAINING
 from training.datasets import CLASSIFICATION, Dataset, Environment, Task
 from training.session import Session
 
@@ -46,6 +47,7 @@ class Model:
             `session`. `data` is a `training.splits.Data`, or an `Environment`.
         tasks: what it can learn: "classification", "regression", "reinforcement-learning".
         images: whether the rows must be pictures.
+        queue: which workers train it, where there are several: "gpu" for those with a GPU.
     """
 
     library: str
@@ -53,6 +55,7 @@ class Model:
     train: Callable[[Any, Any, int, Session], None]
     tasks: tuple[Task, ...] = (CLASSIFICATION,)
     images: bool = False
+    queue: str = TRAINING
 
 
 class UnknownModel(ValueError):

@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from mled import settings as settings_module
+from mled import workers
+from mled.settings import Settings
 from mled.store import Database, connect
 from mled.store.experiments import ModelKind, experiment
 from mled.store.orphans import mark_orphans
@@ -37,6 +39,7 @@ def plan(request: Mapping[str, Any], **options: Any) -> list[list[int]]:
     wanted = experiments.parse(request)
     points = wanted.points(settings.max_trials, chosen.order)
     model = models.get(wanted.model)
+    _check_queue(settings, wanted.model, model)
     database = connect(settings)
     _check_splits(database, wanted)
     planned = experiment(
@@ -66,7 +69,7 @@ def plan(request: Mapping[str, Any], **options: Any) -> list[list[int]]:
     postponed = max(0, len(left) - chosen.budget_trials) if chosen.budget_trials else 0
     left = left[: len(left) - postponed]
     seconds = _trial_seconds(database, planned.id)
-    result = shards.cut(left, settings.workers, seconds, chosen.trials_per_task)
+    result = shards.cut(left, settings.all_workers, seconds, chosen.trials_per_task)
     log.info(
         "%s: %d trials; %d finished before%s; %d to run in %d tasks%s%s",
         wanted.experiment,
@@ -79,6 +82,16 @@ def plan(request: Mapping[str, Any], **options: Any) -> list[list[int]]:
         f"; a trial has taken {seconds:.3g} s so far" if seconds is not None else "",
     )
     return result
+
+
+def _check_queue(settings: Settings, name: str, model: models.Model) -> None:
+    """Raises InvalidExperiment when no worker could train this model."""
+    if model.queue == workers.TRAINING:
+        return
+    try:
+        workers.check_queue(settings, model.queue, name)
+    except workers.NoWorker as error:
+        raise experiments.InvalidExperiment(f"model: {error}") from None
 
 
 def _check_splits(database: Database, wanted: experiments.Experiment) -> None:

@@ -83,7 +83,7 @@ def summarise(
             for row in best[shown].reset_index().to_dict("records")
         ],
         "failures": {message[:200]: count for message, count in failures},
-        "dashboard": dashboard_url(settings.superset_url, name),
+        "dashboard": dashboard_url(settings.superset_page, name),
     }
     log.info(
         "%s\ntrials: %s%s\nbest by %s:\n%s\ndashboard: %s",

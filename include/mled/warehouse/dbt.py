@@ -26,7 +26,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLED_STAGING": str(settings.staging),
         "MLED_DUCKDB_MEMORY": settings.duckdb_memory,
         "MLED_DBT_THREADS": str(settings.dbt_threads),
-        "MLED_SUPERSET_URL": settings.superset_url,
+        "MLED_SUPERSET_URL": settings.superset_page,
         "DBT_PROJECT_DIR": str(settings.dbt_project),
         "DBT_PROFILES_DIR": str(settings.dbt_project),
         "DBT_TARGET_PATH": str(settings.dbt_target),
