@@ -242,9 +242,14 @@ def programs(settings: Settings) -> list[Program]:
     training = {**airflow, "MLED_PRELOAD": "1"}
     scheduler = training if settings.executor == LOCAL else airflow
     api_server = {**airflow, "MLED_API_SERVER": "1"}
+    serve = [str(BIN / "airflow"), "api-server"]
+    if settings.airflow_page.startswith("https:"):
+        # The proxy says that the browser's connection is encrypted; nobody else gets through.
+        serve.append("--proxy-headers")
+        api_server["FORWARDED_ALLOW_IPS"] = "*"
     workers = [] if settings.executor == LOCAL else [_worker(settings, training)]
     return [
-        Program(API_SERVER, (str(BIN / "airflow"), "api-server"), api_server, settings.airflow_url),
+        Program(API_SERVER, tuple(serve), api_server, settings.airflow_url),
         Program(
             "scheduler",
             (str(BIN / "airflow"), "scheduler", "--skip-serve-logs"),

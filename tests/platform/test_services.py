@@ -10,6 +10,7 @@ from supervisor.options import ServerOptions
 
 from mled import processes, services
 from mled import settings as mled_settings
+from mled.secrets import SecretError
 
 
 @pytest.fixture
@@ -135,3 +136,91 @@ def test_the_configuration_is_private(settings, sleepers):
     processes.launch(settings)
     mode = stat.S_IMODE((settings.run / "supervisord.conf").stat().st_mode)
     assert mode == 0o600
+
+
+CLUSTER = {
+    "MLED_BROKER_URL": "redis://:{redis_password}@redis:6379/0",
+    "MLED_AIRFLOW_DATABASE_URL": "postgresql://airflow:{database_password}@postgres/airflow",
+    "MLED_AIRFLOW_SERVER": "http://api-server:8080/",
+    "MLED_WORKERS": "3",
+    "MLED_CLUSTER_WORKERS": "12",
+    "MLED_QUEUES": "training,gpu",
+    "MLED_WORKER_NAME": "one",
+}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The settings of a cluster with an executor."""
+    for name in ("redis_password", "database_password"):
+        path = tmp_path / "home" / "secrets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name}/\n")
+    home = {"MLED_HOME": str(tmp_path / "home")}
+    return lambda executor: mled_settings.load({**home, **CLUSTER, "MLED_EXECUTOR": executor})
+
+
+@pytest.mark.parametrize(
+    ("executor", "command"),
+    [
+        ("celery", ["celery", "worker", "--celery-hostname", "one", "--queues", "training,gpu"]),
+        ("edge", ["edge", "worker", "--edge-hostname", "one", "--queues", "training,gpu"]),
+    ],
+)
+def test_a_cluster_has_a_worker_that_serves_its_queues(cluster, executor, command):
+    programs = {program.name: program for program in services.programs(cluster(executor))}
+    worker = programs.pop(services.WORKER)
+    assert list(worker.command[1:]) == command
+    assert "MLED_PRELOAD" in worker.environment
+    assert not [p.name for p in programs.values() if "MLED_PRELOAD" in p.environment]
+
+
+def test_secrets_and_addresses_reach_airflow(cluster):
+    options = services.airflow_options(cluster("celery"), {})
+    database = "postgresql://airflow:database_password%2F@postgres/airflow"
+    assert options["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == database
+    assert options["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] == database
+    assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS" not in options
+    assert options["AIRFLOW__CELERY__BROKER_URL"] == "redis://:redis_password%2F@redis:6379/0"
+    server = "http://api-server:8080/execution/"
+    assert options["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == server
+    # What a child process is told of the settings holds no secret.
+    assert not [v for k, v in options.items() if k.startswith("MLED_") and "password%2F" in v]
+
+
+def test_the_parallelism_counts_all_machines_and_a_worker_s_only_its_own(cluster):
+    options = services.airflow_options(cluster("celery"), {})
+    assert int(options["AIRFLOW__CORE__PARALLELISM"]) > 12
+    assert options["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == "6"
+    assert dict((name, slots) for name, slots, _ in services.pools(cluster("celery"))) == {
+        services.TRAINING_POOL: 24,
+        services.DBT_POOL: 1,
+    }
+
+
+def test_celery_without_a_broker_says_what_is_missing(tmp_path):
+    settings = mled_settings.load({"MLED_HOME": str(tmp_path), "MLED_EXECUTOR": "celery"})
+    with pytest.raises(services.ServiceError, match="MLED_BROKER_URL is not set"):
+        services.programs(settings)
+
+
+def test_one_machine_has_no_worker_and_says_how_to_get_one(settings):
+    with pytest.raises(services.ServiceError, match="a worker needs MLED_EXECUTOR=celery or edge"):
+        services.program(settings, services.WORKER)
+
+
+def test_a_secret_that_is_not_there_is_named(tmp_path):
+    settings = mled_settings.load(
+        {"MLED_HOME": str(tmp_path), "MLED_STORE_URL": "postgresql://mled:{lost}@host/mled"}
+    )
+    with pytest.raises(SecretError, match=f"no secret {tmp_path}/secrets/lost"):
+        _ = settings.store
+
+
+def test_behind_a_proxy_with_tls_the_api_server_knows_it(tmp_path):
+    settings = mled_settings.load(
+        {"MLED_HOME": str(tmp_path), "MLED_AIRFLOW_PUBLIC_URL": "https://airflow.example"}
+    )
+    server = services.program(settings, services.API_SERVER)
+    assert server.command[1:] == ("api-server", "--proxy-headers")
+    assert server.environment["AIRFLOW__API__BASE_URL"] == "https://airflow.example"

@@ -42,6 +42,7 @@ def test_the_user_s_home_is_expanded():
         ("MLED_WORKERS", "0", "below 1"),
         ("MLED_MIN_FREE_MB", "-1", "below 0"),
         ("MLED_BUSY_TIMEOUT_S", "nan", "below 0"),
+        ("MLED_EXECUTOR", "kubernetes", "none of local, celery, edge"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_variable_and_the_way_out(variable, value, wanted):
@@ -64,6 +65,21 @@ def test_every_setting_says_what_it_means():
 def test_the_store_is_sqlite_in_the_home_unless_a_url_is_given(tmp_path):
     assert load({"MLED_HOME": str(tmp_path)}).store == f"sqlite:///{tmp_path}/store/mled.db"
     assert load({"MLED_STORE_URL": "postgresql://x/y"}).store == "postgresql://x/y"
+
+
+def test_browsers_reach_the_servers_where_our_programs_do_unless_told_otherwise():
+    alone = load({"MLED_AIRFLOW_PORT": "81"})
+    assert alone.airflow_page == alone.airflow_url == "http://127.0.0.1:81"
+    behind = load(
+        {
+            "MLED_AIRFLOW_SERVER": "http://api-server:8080",
+            "MLED_AIRFLOW_PUBLIC_URL": "https://mled.example/airflow/",
+            "MLED_SUPERSET_PUBLIC_URL": "https://charts.example/",
+        }
+    )
+    assert behind.airflow_url == "http://api-server:8080"
+    assert behind.airflow_page == "https://mled.example/airflow"
+    assert behind.superset_page == "https://charts.example"
 
 
 def test_the_repository_is_found():
