@@ -23,6 +23,10 @@ RUN python -m venv .venv \
 COPY --chown=airflow:0 . .
 RUN .venv/bin/uv pip install --quiet --no-cache --no-deps --no-build-isolation -e .
 
+# What trials record as their code's version: git rev-parse HEAD.
+ARG COMMIT
+RUN echo "$COMMIT" > COMMIT
+
 ENV PATH=/opt/mled/.venv/bin:$PATH \
     MLED_HOME=/var/lib/mled \
     MLED_HOST=0.0.0.0

@@ -117,7 +117,7 @@ def _beats(component: dict, state: processes.State) -> bool:
 def check_program(settings: Settings, name: str) -> None:
     """Raises HealthError unless this program is at work, on whatever machine; a worker: on this."""
     if name == services.WORKER:
-        ours = settings.worker_name or socket.gethostname()
+        ours = workers.own_name(settings)
         if ours not in (there := workers.queues_served(settings)):
             raise HealthError(
                 f"the worker {ours} does not answer; there are {', '.join(there) or 'none'}"

@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
-from mled import install
+from mled import install, workers
 from mled.secrets import secret
 from mled.settings import CELERY, EDGE, LOCAL, ROOT, Settings
 from mled.warehouse import dbt
@@ -141,7 +141,10 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
         # this long (5 s by default) and holds its slot meanwhile.
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        # How soon the tasks of a machine that died are run again, and those that a killed scheduler
+        # had queued.
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
         # A new or changed file shows up within this many seconds.
         "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
@@ -247,7 +250,7 @@ def programs(settings: Settings) -> list[Program]:
         # The proxy says that the browser's connection is encrypted; nobody else gets through.
         serve.append("--proxy-headers")
         api_server["FORWARDED_ALLOW_IPS"] = "*"
-    workers = [] if settings.executor == LOCAL else [_worker(settings, training)]
+    worker = [] if settings.executor == LOCAL else [_worker(settings, training)]
     return [
         Program(API_SERVER, tuple(serve), api_server, settings.airflow_url),
         Program(
@@ -262,7 +265,7 @@ def programs(settings: Settings) -> list[Program]:
         ),
         Program("dag-processor", (str(BIN / "airflow"), "dag-processor"), airflow),
         Program("triggerer", (str(BIN / "airflow"), "triggerer", "--skip-serve-logs"), airflow),
-        *workers,
+        *worker,
         Program(
             "superset",
             (
@@ -279,12 +282,11 @@ def programs(settings: Settings) -> list[Program]:
 
 def _worker(settings: Settings, environment: Mapping[str, str]) -> Program:
     """The process that runs tasks on this machine, where the scheduler does not."""
-    name = settings.worker_name
-    if settings.executor == CELERY:
-        command = ("celery", "worker", *(("--celery-hostname", name) if name else ()))
-    else:
-        command = ("edge", "worker", *(("--edge-hostname", name) if name else ()))
-    command = (str(BIN / "airflow"), *command, "--queues", settings.queues)
+    command = (
+        *(str(BIN / "airflow"), settings.executor, "worker"),
+        *(f"--{settings.executor}-hostname", workers.own_name(settings)),
+        *("--queues", settings.queues),
+    )
     return Program(WORKER, command, environment, stop_seconds=10, stop_children=True)
 
 

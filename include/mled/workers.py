@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 
 from mled.settings import CELERY, LOCAL, Settings
 
@@ -12,6 +13,11 @@ ANSWER_SECONDS = 3.0
 
 class NoWorker(RuntimeError):
     """No worker takes tasks from a queue; the message says how to start one."""
+
+
+def own_name(settings: Settings) -> str:
+    """The name of this machine's worker."""
+    return settings.worker_name or socket.gethostname()
 
 
 def queues_served(settings: Settings) -> dict[str, set[str]]:

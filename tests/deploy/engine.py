@@ -28,7 +28,8 @@ from tests.deploy import dockerfile
 
 FILE = ROOT / "docker-compose.yml"
 HERE = Path(__file__).parent
-START_SECONDS = 240
+START_SECONDS, CHECK_SECONDS = 240, 2
+HOME = "/home/mled"
 SUBNET = "10.213.77"
 # The user of our images; those of the others have names that Debian's packages use too.
 USERS = {"mled-airflow": 50000, "mled-superset": 50000}
@@ -48,6 +49,10 @@ def unavailable() -> str | None:
             return f"{program} is not installed"
     if postgres.binaries() is None:
         return "PostgreSQL is not installed: apt-get install postgresql"
+    for user in set(USERS.values()):
+        reading = ["setpriv", f"--reuid={user}", "--clear-groups", "cat", str(FILE)]
+        if subprocess.run(reading, capture_output=True).returncode:
+            return f"user {user} cannot read {ROOT}"
     probe = f"mled-probe-{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "delete", probe], capture_output=True)
@@ -226,7 +231,7 @@ class Engine:
             while not self._fulfils(container, condition):
                 if time.monotonic() > end:
                     raise EngineError(f"{name}: no {condition}\n{self._tail(container)}")
-                time.sleep(0.5)
+                time.sleep(CHECK_SECONDS)
 
     def _fulfils(self, container: Container, condition: str) -> bool:
         if condition == "service_completed_successfully":
@@ -277,6 +282,7 @@ class Engine:
 
     def _mounts(self, container: Container) -> Iterator[tuple[Path, str, str]]:
         """Source, target and mode of what the container sees in other places."""
+        yield self.folder / "homes" / container.name, HOME, "rw"
         if _image(container.service).startswith("mled-"):
             yield ROOT, self._built(container).workdir, "ro"
         for volume in container.service.get("volumes", []):
@@ -290,8 +296,7 @@ class Engine:
         built = self._built(container).environment if self._is_ours(container) else {}
         given = {k: str(v) for k, v in container.service.get("environment", {}).items()}
         path = f"{postgres.binaries()}:/usr/sbin:/usr/bin:/sbin:/bin"
-        home = self.folder / "homes" / container.name
-        ours = {"PATH": path, "HOME": str(home), "USER": "mled", "LOGNAME": "mled"}
+        ours = {"PATH": path, "HOME": HOME, "USER": "mled", "LOGNAME": "mled"}
         result = {**ours, **built, **given}
         return result | {"PATH": result["PATH"].replace("$PATH", path)}
 
@@ -343,9 +348,6 @@ class Engine:
         """Make the places that images would have, and the volumes with their owners."""
         for containers in self.containers.values():
             for container in containers:
-                home = self.folder / "homes" / container.name
-                home.mkdir(parents=True)
-                shutil.chown(home, _number(self._user(container)))
                 for source, target, _ in self._mounts(container):
                     if not source.exists():
                         source.mkdir(parents=True)

@@ -22,11 +22,14 @@ PROC = Path("/proc/self")
 def code_version(folder: Path) -> dict[str, Any] | None:
     """Commit, dirtiness and hash of the uncommitted changes of the git checkout at `folder`.
 
-    None where there is no checkout or no git.
+    In an image there is no checkout: its commit lies in the file `COMMIT` of a folder above, as it
+    was built from. None where there is neither.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None
+        built = next((p for p in (d / "COMMIT" for d in folder.parents) if p.is_file()), None)
+        text = built.read_text().strip() if built else ""
+        return {"git_commit": text, "dirty": False, "diff_sha256": ""} if text else None
     dirty = bool(_git(folder, "status", "--porcelain"))
     changes = (_git(folder, "diff", "HEAD", "--binary") or b"") if dirty else b""
     return {
