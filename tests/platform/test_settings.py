@@ -42,7 +42,6 @@ def test_the_user_s_home_is_expanded():
         ("MLED_WORKERS", "0", "below 1"),
         ("MLED_MIN_FREE_MB", "-1", "below 0"),
         ("MLED_BUSY_TIMEOUT_S", "nan", "below 0"),
-        ("MLED_EXECUTOR", "kubernetes", "none of local, celery, edge"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_variable_and_the_way_out(variable, value, wanted):
@@ -84,3 +83,8 @@ def test_browsers_reach_the_servers_where_our_programs_do_unless_told_otherwise(
 
 def test_the_repository_is_found():
     assert (settings.ROOT / "pyproject.toml").is_file()
+
+
+def test_an_unknown_executor_is_refused_with_those_that_there_are():
+    with pytest.raises(SettingsError, match="MLED_EXECUTOR='kubernetes' .*local .*celery or edge"):
+        load({"MLED_EXECUTOR": "kubernetes"})
