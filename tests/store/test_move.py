@@ -300,7 +300,7 @@ def test_a_half_filled_store_is_refused_by_all_but_its_own_move(
     assert contents(connect(moved_settings(to))) == before
 
 
-@pytest.mark.parametrize("method", ["add", "filled", "complete", "open"])
+@pytest.mark.parametrize("method", ["add", "copied", "apply", "filled", "complete", "open"])
 def test_a_move_that_was_broken_off_goes_on(settings, to, monkeypatch, method):
     fill(trials=3)
     break_off(monkeypatch, settings, to, method)

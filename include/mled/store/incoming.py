@@ -33,7 +33,7 @@ _STATE = sa.Table(
     sa.Column("store_id", sa.String(36), nullable=False),
     sa.Column("low", sa.BigInteger, nullable=False),
     sa.Column("positions", sa.JSON, nullable=False),
-    sa.Column("is_filled", sa.Boolean, nullable=False),
+    sa.Column("is_copied", sa.Boolean, nullable=False),
 )
 
 # The format of COPY on the wire, by the column's type; JSON travels as the text that it is.
@@ -97,7 +97,7 @@ class Incoming:
                     f"{self.name} is half filled from another store ({state.store_id}, and this "
                     f"one is {store_id}): name an empty database"
                 )
-            self._loosen(connection, keep_unique=state.is_filled)
+            self._loosen(connection)
             return
         was_store = present.has_table(Clock.__tablename__)
         if not was_store and (taken := present.get_table_names()):
@@ -110,9 +110,9 @@ class Incoming:
             self._refuse_another(connection, store_id)
         _STATE.create(connection)
         connection.execute(
-            sa.insert(_STATE).values(store_id=store_id, low=low, positions={}, is_filled=False)
+            sa.insert(_STATE).values(store_id=store_id, low=low, positions={}, is_copied=False)
         )
-        self._loosen(connection, keep_unique=False)
+        self._loosen(connection)
 
     def _refuse_another(self, connection: Connection, store_id: str) -> None:
         """Raise, unless the store that is there has no row."""
@@ -138,15 +138,15 @@ class Incoming:
                 return False
             return connection.execute(sa.select(table.c.store_id)).scalar_one() == store_id
 
-    def _loosen(self, connection: Connection, keep_unique: bool) -> None:
+    def _loosen(self, connection: Connection) -> None:
         """Take away what the rows would not pass, one by one, in the order in which they come."""
-        for constraint in _constraints(*([_FOREIGN] if keep_unique else [_FOREIGN, _UNIQUE])):
+        for constraint in _constraints(_FOREIGN, _UNIQUE):
             connection.execute(DropConstraint(constraint, if_exists=True))
         for table in STAMPED:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
 
     def state(self) -> sa.Row:
-        """`low`, `positions` (table → the last key that was copied), `is_filled`."""
+        """`low`, `positions` (table → the last key that was copied), `is_copied`."""
         with self.database.read() as connection:
             return connection.execute(sa.select(_STATE)).one()
 
@@ -190,14 +190,16 @@ class Incoming:
             connection.execute(sa.update(_STATE).values(low=high))
         return count
 
+    def copied(self) -> None:
+        """Note that `add` has brought every row there was; from now on changes follow."""
+        with self.database.write() as connection:
+            connection.execute(sa.update(_STATE).values(is_copied=True))
+
     def filled(self) -> None:
-        """Every row has been copied once, and followed since: the unique constraints hold."""
-        if self.state().is_filled:
-            return
+        """Add the unique constraints: the rows are those of one moment now, and they hold."""
         with self._explained(), self.database.write() as connection:
             for constraint in _constraints(_UNIQUE):
                 connection.execute(AddConstraint(constraint, isolate_from_table=False))
-            connection.execute(sa.update(_STATE).values(is_filled=True))
             connection.exec_driver_sql("ANALYZE")
 
     def complete(self, clock: sa.Row, last_ids: Mapping[str, int]) -> None:

@@ -159,7 +159,7 @@ class Move:
     def _copy(self) -> None:
         """Copy every row that was there when the move began; newer ones may come along."""
         state = self.incoming.state()
-        if state.is_filled:
+        if state.is_copied:
             return
         for table in TABLES:
             keys = list(table.primary_key)
@@ -171,6 +171,7 @@ class Move:
                     last = [rows[-1][table.columns.keys().index(key.name)] for key in keys]
                     self.incoming.add(table, rows, last)
                     done(len(rows))
+        self.incoming.copied()
 
     def _chunk(self, table: sa.Table, keys: list[sa.Column], last: list | None) -> list:
         # A transaction for each chunk: a long one would keep SQLite's log from being emptied.
