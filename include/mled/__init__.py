@@ -19,6 +19,7 @@ _PUBLIC = {
     "SplitRecord": "mled.store.trials",
     "StoreError": "mled.store.dialects",
     "Superseded": "mled.store.trials",
+    "artifact": "mled.store.reading",
     "curves": "mled.store.reading",
     "experiment": "mled.store.experiments",
     "leaderboard": "mled.store.reading",

@@ -193,6 +193,37 @@ def check(settings: mled_settings.Settings) -> None:
     click.echo("no run takes too long, and the last success is recent enough, if there was one")
 
 
+@warehouse.command("where")
+@click.pass_obj
+def show_places(settings: mled_settings.Settings) -> None:
+    """Show where the data lies, and how far staging and the mart have come."""
+    from mled.warehouse import places
+
+    for line in places.lines(settings):
+        click.echo(line)
+
+
+@warehouse.command()
+@click.pass_obj
+def push(settings: mled_settings.Settings) -> None:
+    """Copy what lies in the home folder to MLED_OBJECT_STORE.
+
+    Batches, the published mart and artifacts; what is there already is not sent again. From then
+    on every command that sees MLED_OBJECT_STORE works there.
+    """
+    from contextlib import contextmanager
+
+    from mled.warehouse.push import push
+
+    @contextmanager
+    def bar(name: str, size: int):
+        with click.progressbar(length=size, label=f"{name:<10}{size / 1e6:10,.1f} MB") as shown:
+            yield shown.update
+
+    push(settings, bar)
+    click.echo(f"all of it is in {settings.object_store}")
+
+
 @warehouse.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj

@@ -140,11 +140,18 @@ class Objects:
                 "server that honours them"
             )
 
-    def upload(self, path: Path, key: str) -> None:
-        """Send a file; the object is there whole, or not at all."""
+    def upload(self, path: Path, key: str, sent: Callable[[int], None] | None = None) -> None:
+        """Send a file; the object is there whole, or not at all.
+
+        `sent` is told the number of bytes that have gone since it was told before.
+        """
         with path.open("rb") as file, self._explained():
             self._client.upload_fileobj(
-                file, self._bucket, self._prefix + key, Config=_transfer(path.stat().st_size)
+                file,
+                self._bucket,
+                self._prefix + key,
+                Callback=sent,
+                Config=_transfer(path.stat().st_size),
             )
 
     def download(self, key: str, path: Path, sha256: str) -> None:
@@ -198,10 +205,11 @@ class Objects:
                 raise
         return True
 
-    def keys(self, folder: str) -> dict[str, datetime]:
-        """The keys below `folder`, each with the time at which it was written."""
+    def keys(self, folder: str = "") -> dict[str, datetime]:
+        """The keys below `folder` (all by default), each with when it was written."""
+        prefix = self._prefix + (f"{folder}/" if folder else "")
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
+            Bucket=self._bucket, Prefix=prefix
         )
         with self._explained():
             return {

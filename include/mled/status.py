@@ -1,4 +1,4 @@
-"""A table of the programs: do they run, since when, how large, and do they answer."""
+"""A table of the programs: do they run, since when, how large, do they answer; and the data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import psutil
 
 from mled import health, processes, services
 from mled.settings import Settings
+from mled.warehouse import places
 
 ROW = "{:<15}{:<10}{:>8}{:>12}{:>10}  {:<27}{}"
 
@@ -33,6 +34,12 @@ def show(settings: Settings) -> bool:
         click.echo(ROW.format(*row))
     if total:
         click.echo(f"memory in all: {total / 2**20:.0f} MiB (shared memory counted once)")
+    try:
+        for line in places.lines(settings):
+            click.echo(line)
+    except OSError as error:  # of the object store
+        click.echo(str(error))
+        return False
     return not problems
 
 

@@ -224,3 +224,13 @@ def test_behind_a_proxy_with_tls_the_api_server_knows_it(tmp_path):
     server = services.program(settings, services.API_SERVER)
     assert server.command[1:] == ("api-server", "--proxy-headers")
     assert server.environment["AIRFLOW__API__BASE_URL"] == "https://airflow.example"
+
+
+def test_the_programs_reach_the_object_store(settings):
+    environ = {"AWS_ENDPOINT_URL": "http://s3", "AWS_SECRET_ACCESS_KEY": "s", "OTHER": "x"}
+    given = services.inherited_environment(settings, environ)
+    assert given["AWS_ENDPOINT_URL"] == "http://s3"
+    assert given["AWS_SECRET_ACCESS_KEY"] == "s"
+    assert "OTHER" not in given
+    # Not in the process manager's file.
+    assert "AWS_" not in services.supervisor_config(settings)

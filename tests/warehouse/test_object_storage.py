@@ -360,14 +360,14 @@ def test_a_rebuild_reaches_the_other_machine(settings, machine, lab, etl):
 def test_an_object_store_that_is_away_changes_nothing(settings, lab, etl, object_store):
     lab.trial(lab.experiment(), {"C": 1})
     etl()
-    before = set(Objects(settings).keys("")), staged(settings)
+    before = set(Objects(settings).keys()), staged(settings)
     lab.trial(lab.experiment(), {"C": 1})
     with (
         object_store.failing(lambda *_: Refusal(503, "SlowDown")),
         pytest.raises(ObjectStoreError, match=r"answered 503 \(SlowDown\)"),
     ):
         etl()
-    assert (set(Objects(settings).keys("")), staged(settings)) == before
+    assert (set(Objects(settings).keys()), staged(settings)) == before
     assert len(mart(settings, "from marts.trials")) == 1
     etl()
     check(settings)

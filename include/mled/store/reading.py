@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from mled import settings as settings_module
 from mled.store import criteria, values
+from mled.store.artifacts import find_file
 from mled.store.database import Database, connect
 from mled.store.dialects import StoreError
-from mled.store.schema import Attempt, Dataset, Experiment, Hyperparameter, Metric, Model, Trial
+from mled.store.schema import (
+    Artifact,
+    Attempt,
+    Dataset,
+    Experiment,
+    Hyperparameter,
+    Metric,
+    Model,
+    Trial,
+)
 from mled.store.values import InvalidValue
 
 
@@ -123,6 +135,24 @@ def curves(
         rows = connection.execute(query).all()
     frame = pd.DataFrame(rows, columns=["trial_id", "metric", "step", "value"])
     return frame.astype({"trial_id": "int64", "step": "int64", "value": "float64"})
+
+
+def artifact(trial_id: int, name: str, *, database: Database | None = None) -> Path:
+    """A file that a trial kept: its copy on this machine, fetched from an object store if need be.
+
+    Raises:
+        StoreError: the trial has no artifact of this name, or its file cannot be had.
+    """
+    settings = settings_module.load()
+    query = sa.select(Artifact.sha256).where(Artifact.trial_id == trial_id, Artifact.name == name)
+    with (database or connect(settings)).read() as connection:
+        digest = connection.execute(query).scalar()
+    if digest is None:
+        raise StoreError(f"trial {trial_id} has no artifact {name!r}")
+    try:
+        return find_file(digest, settings)
+    except OSError as error:
+        raise StoreError(f"artifact {name!r} of trial {trial_id}: {error}") from error
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:

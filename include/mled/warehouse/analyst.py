@@ -27,6 +27,10 @@ def prepare(settings: Settings) -> Path:
     Raises:
         WarehouseError: nothing has been published yet.
     """
+    if settings.object_store:
+        from mled.warehouse import remote_mart
+
+        remote_mart.fetch(settings)
     if not settings.mart.exists():
         raise WarehouseError(f"{settings.mart} does not exist: build it first, with `mled etl`")
     copy = copy_of(settings)

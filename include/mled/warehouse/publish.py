@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import duckdb
 
@@ -55,14 +56,18 @@ def publish(settings: Settings) -> int:
     if settings.object_store:
         from mled.warehouse import remote_mart
 
-        frozen = copy.with_name("frozen.parquet")
-        series, batch_id = duckdb.sql(f"SELECT series, batch_id FROM '{frozen}'").fetchone()
-        name = remote_mart.publish(settings, copy.parent, series, batch_id)
+        name = remote_mart.publish(settings, copy.parent, *frozen(copy.parent))
     else:
         name = str(max(map(versions.number_of, versions.names(settings)), default=0) + 1)
         versions.add(settings, copy.parent, name)
         versions.show(settings, name)
     return versions.number_of(name)
+
+
+def frozen(version: Path) -> tuple[str, int]:
+    """The series that a version was built from, and the newest batch in it."""
+    books = version / "frozen.parquet"
+    return duckdb.sql(f"SELECT series, batch_id FROM '{books}'").fetchone()
 
 
 def restore(settings: Settings) -> None:

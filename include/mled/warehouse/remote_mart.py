@@ -71,16 +71,8 @@ def publish(settings: Settings, aside: Path, series: str, batch_id: int) -> str:
     before = listed(found)
     _check_newer(objects, before, series, batch_id)
     number = max(map(versions.number_of, [v.name for v in before] or ["0"])) + 1
-    files = {path.name: sha256(path) for path in aside.iterdir()}
-    version = Version(
-        name=f"{number}-{files[settings.mart.name][:16]}",
-        files=files,
-        bytes=sum(path.stat().st_size for path in aside.iterdir()),
-        series=series,
-        batch_id=batch_id,
-        published_at=time.time(),
-    )
-    together(lambda name: objects.upload(aside / name, f"{version.folder}/{name}"), files)
+    version = version_of(aside, settings.mart.name, number, series, batch_id)
+    together(lambda name: objects.upload(aside / name, f"{version.folder}/{name}"), version.files)
     kept = _kept(before, settings.keep_marts)
     with _lock(settings):
         if not objects.swap(VERSIONS, as_list([*kept, version]), found):
@@ -92,6 +84,19 @@ def publish(settings: Settings, aside: Path, series: str, batch_id: int) -> str:
         versions.show(settings, version.name)
     objects.delete(f"{v.folder}/{file}" for v in before if v not in kept for file in v.files)
     return version.name
+
+
+def version_of(folder: Path, mart: str, number: int, series: str, batch_id: int) -> Version:
+    """The entry of a folder that is to be published; `mart` is the name of the mart's file."""
+    files = {path.name: sha256(path) for path in folder.iterdir()}
+    return Version(
+        name=f"{number}-{files[mart][:16]}",
+        files=files,
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        series=series,
+        batch_id=batch_id,
+        published_at=time.time(),
+    )
 
 
 def as_list(found: Iterable[Version]) -> bytes:
