@@ -40,7 +40,7 @@ test-long: ## run the tests that take minutes each
 
 lint: ## check style and formatting
 	$(INSTALL) --tests && .venv/bin/ruff check . && .venv/bin/ruff format --check . \
-		&& .venv/bin/sqlfmt --check -q -l 100 dbt_project/models dbt_project/tests
+		&& .venv/bin/sqlfmt --check --no-progressbar -l 100 dbt_project/models dbt_project/tests
 
 analyst: ## build new and changed dbt models in a private copy of the mart
 	$(INSTALLED) $(MLED) warehouse analyst

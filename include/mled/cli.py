@@ -246,7 +246,13 @@ def analyst(settings: mled_settings.Settings, arguments: tuple[str, ...]) -> Non
 
 
 @warehouse.command()
-@click.option("--port", default=8090, show_default=True, help="Where the pages are served.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8090,
+    show_default=True,
+    help="Where the pages are served.",
+)
 @click.pass_obj
 def docs(settings: mled_settings.Settings, port: int) -> None:
     """Serve the documentation of the dbt project: lineage, columns, tests."""

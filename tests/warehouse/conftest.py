@@ -13,18 +13,23 @@ from pathlib import Path
 import pytest
 
 from mled.settings import Settings
+from tests import postgres
 
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("lab")
 
 
 @pytest.fixture
-def home(tmp_path_factory, tmp_path, monkeypatch):
+def home(request, tmp_path_factory, tmp_path, monkeypatch):
+    """With the parameter `postgresql`, the store is there; else in SQLite."""
     from lab import fresh_home
 
     folder = fresh_home(tmp_path_factory)
     monkeypatch.setenv("MLED_HOME", str(folder))
-    monkeypatch.setenv("MLED_STORE_URL", f"sqlite:///{tmp_path / 'store.db'}")
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    if getattr(request, "param", None) == "postgresql":
+        url = postgres.new_database(request.getfixturevalue("postgres_server"))
+    monkeypatch.setenv("MLED_STORE_URL", url)
     return folder
 
 

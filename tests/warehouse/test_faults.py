@@ -1,7 +1,8 @@
 """Exactly once: after kill -9 anywhere, one clean run makes the mart equal to the store.
 
 The seed of a round is printed when it fails; `FAULT_SEED=… pytest tests/warehouse/test_faults.py`
-replays it with the same writes and the same points of death.
+replays it with the same writes and the same points of death. `FAULT_ROUNDS=…` sets how many rounds
+the long tests have.
 """
 
 from __future__ import annotations
@@ -193,8 +194,11 @@ def test_killed_anywhere(settings, lab, etl, steps, readers):
 
 
 @pytest.mark.long
-def test_killed_anywhere_again_and_again(settings, lab, etl, steps, readers):
-    survive(settings, lab, etl, steps, rounds=300)
+@pytest.mark.parametrize(
+    ("home", "rounds"), [("sqlite", 300), ("postgresql", 100)], indirect=["home"]
+)
+def test_killed_anywhere_again_and_again(settings, lab, etl, steps, readers, rounds):
+    survive(settings, lab, etl, steps, int(os.environ.get("FAULT_ROUNDS", rounds)))
 
 
 def test_two_at_once(settings, lab, etl):

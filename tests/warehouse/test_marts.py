@@ -13,9 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 import sqlalchemy as sa
-from lab import Lab, check, mart
+from lab import check, mart
 
-from mled.settings import load
 from mled.store.schema import (
     Attempt,
     Author,
@@ -28,8 +27,6 @@ from mled.store.schema import (
     Trial,
 )
 from mled.warehouse import dbt
-from mled.warehouse.pipeline import run_etl
-from tests import postgres
 
 
 @pytest.fixture
@@ -45,14 +42,13 @@ def filled(lab, etl):
     return experiments
 
 
-def test_a_store_in_postgresql_gives_the_same_marts(home, postgres_server, monkeypatch):
-    monkeypatch.setenv("MLED_STORE_URL", postgres.new_database(postgres_server))
-    settings = load()
-    lab, rng = Lab(settings), random.Random(5)
+@pytest.mark.parametrize("home", ["postgresql"], indirect=True)
+def test_a_store_in_postgresql_gives_the_same_marts(settings, lab, etl):
+    rng = random.Random(5)
     for _ in range(3):
         for _ in range(40):
             lab.scribble(rng)
-        run_etl(settings)
+        etl()
         check(settings)
 
 
