@@ -34,6 +34,14 @@ SECRETS = {
     "superset_secret_key": 32,
     "superset_stakeholder_password": 16,
 }
+# What only a person can know: to be filled in for MLED_OBJECT_STORE, and not used without it.
+S3_CONFIG = """\
+# [default]
+# endpoint_url = https://s3.example
+# region = eu-central-1
+# aws_access_key_id = ...
+# aws_secret_access_key = ...
+"""
 
 
 def main() -> None:
@@ -41,9 +49,12 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else HERE / "secrets").absolute()
     for name, nbytes in SECRETS.items():
         create(folder / name, nbytes)
+    if not (folder / "s3_config").exists():
+        (folder / "s3_config").write_text(S3_CONFIG)
+    for path in folder.iterdir():
         # The users of the containers read it through a mount of their own; on this machine nobody
         # else comes through the folder.
-        (folder / name).chmod(0o444)
+        path.chmod(0o444)
     print(f"{len(SECRETS)} passwords and keys are in {folder}")
 
 

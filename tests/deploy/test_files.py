@@ -73,10 +73,9 @@ def test_a_service_is_pinned_limited_watched_and_not_root(name):
 
 
 def test_every_secret_is_generated_and_given_to_a_service(make_secrets):
-    assert set(COMPOSE["secrets"]) == set(make_secrets.SECRETS)
-    assert {s for service in SERVICES.values() for s in service.get("secrets", [])} == set(
-        make_secrets.SECRETS
-    )
+    names = {*make_secrets.SECRETS, "s3_config"}
+    assert set(COMPOSE["secrets"]) == names
+    assert {s for service in SERVICES.values() for s in service.get("secrets", [])} == names
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"deploy/secrets/{name}"}
 
@@ -95,6 +94,7 @@ def test_a_service_has_the_secrets_that_its_settings_name(name):
 def test_a_service_s_environment_holds_settings_that_exist(name):
     known = {settings.variable(field) for field in dataclasses.fields(settings.Settings)}
     given = {key: str(value) for key, value in SERVICES[name]["environment"].items()}
+    assert given.pop("AWS_CONFIG_FILE") == "/run/secrets/s3_config"
     assert given.keys() <= known
     settings.load(given)
 
@@ -125,6 +125,7 @@ def test_the_settings_of_pods_exist_and_name_secrets_that_are_generated(make_sec
     superset = yaml.safe_load((KUBERNETES / "superset.yaml").read_text())["extraEnv"]
     known = {settings.variable(field) for field in dataclasses.fields(settings.Settings)}
     for given in ({item["name"]: item["value"] for item in airflow}, superset):
+        assert given.pop("AWS_CONFIG_FILE") == "/run/secrets/mled/s3_config"
         assert given.keys() <= known
         settings.load(given)
         assert set(re.findall(r"\{(\w+)\}", str(given))) <= make_secrets.SECRETS.keys()
@@ -137,7 +138,7 @@ def test_secrets_are_generated_once_and_hidden_from_others_on_this_machine(make_
     before = {path.name: path.read_text() for path in folder.iterdir()}
     subprocess.run(script, check=True, capture_output=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
-    assert before.keys() == make_secrets.SECRETS.keys()
+    assert before.keys() == {*make_secrets.SECRETS, "s3_config"}
     assert len(set(before.values())) == len(before)
     assert folder.stat().st_mode & 0o777 == 0o700
     # The containers' users are not the folder's owner.
