@@ -23,25 +23,38 @@ pytestmark = pytest.mark.e2e
 RUN_SECONDS = 180
 ENVIRONMENT = {
     # How soon the tasks of a machine that died are run again: 60 seconds by default.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "MLED_ORPHAN_SECONDS": "5",
-    "MLED_HEARTBEAT_SECONDS": "1",
 }
-# The product's grid DAG, with the benchmark's models and one that asks for a GPU.
-DAG = f"""
+# The product's grid DAG, with two models of the tests' own.
+DAG = """
 # Airflow reads a file only when it finds the words "airflow" and "dag" in it.
 from training import models
 
-models.__path__ += [{str(ROOT / "bench" / "grid_models")!r}, {{models!r}}]
-exec(compile(open({str(ROOT / "dags" / "grid_search.py")!r}).read(), __file__, "exec"))
+models.__path__.append({models!r})
+exec(compile(open({dag!r}).read(), __file__, "exec"))
 """
-ON_GPU = """
+SLEEPER = """
+import time
+
+from training.models import Hyperparameters, Model
+
+class Sleep(Hyperparameters):
+    number: int = 0
+    seconds: float = 0
+
+def train(params, data, seed, session):
+    time.sleep(params.seconds)
+    session.log({"accuracy": 1.0})
+
+MODEL = Model(library="none", hyperparameters=Sleep, train=train)
+"""
+SLEEPER_ON_GPU = """
 import dataclasses
 
-from training.models import busy
+from training.models import sleeper
 
-MODEL = dataclasses.replace(busy.MODEL, queue="gpu")
+MODEL = dataclasses.replace(sleeper.MODEL, queue="gpu")
 """
 
 
@@ -50,7 +63,7 @@ def grid(servers: Servers, name: str, trials: int, seconds: float, **conf) -> st
     fields = {
         "experiment": name,
         "dataset": "iris",
-        "model": "busy",
+        "model": "sleeper",
         "grid": {"number": list(range(trials)), "seconds": [seconds]},
         "trials_per_task": 1,
     }
@@ -92,8 +105,10 @@ def servers(request, tmp_path_factory) -> Iterator[Servers]:
     dags, models = folder / "dags", folder / "models"
     for path in (dags, models):
         path.mkdir()
-    (dags / "grid_search.py").write_text(DAG.format(models=str(models)))
-    (models / "busy_on_gpu.py").write_text(ON_GPU)
+    product = str(ROOT / "dags" / "grid_search.py")
+    (dags / "grid_search.py").write_text(DAG.format(models=str(models), dag=product))
+    (models / "sleeper.py").write_text(SLEEPER)
+    (models / "sleeper_on_gpu.py").write_text(SLEEPER_ON_GPU)
     environment = {**ENVIRONMENT, "AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
     with cluster.cluster(folder / "home", request.param, environment=environment) as found:
         migrate(found.settings)
@@ -122,14 +137,14 @@ def test_the_trials_of_a_machine_that_died_are_run_by_the_others(servers):
 
 
 def test_a_model_that_asks_for_a_gpu_waits_for_no_worker_in_vain(servers):
-    run_id = grid(servers, "gpu", trials=2, seconds=0.1, model="busy_on_gpu")
+    run_id = grid(servers, "gpu", trials=2, seconds=0.1, model="sleeper_on_gpu")
     assert outcome(servers, run_id) == "failed"
     log = servers.airflow.log("grid_search", run_id, "plan")
-    assert "busy_on_gpu asks for the queue 'gpu', which no worker serves" in log
+    assert "sleeper_on_gpu asks for the queue 'gpu', which no worker serves" in log
     assert "MLED_QUEUES=gpu mled run worker" in log
     machine = servers.add_worker("gpu-machine", queues="gpu")
     wait_until(lambda: "gpu-machine" in workers.queues_served(servers.settings), "the worker")
-    run_id = grid(servers, "gpu", trials=2, seconds=0.1, model="busy_on_gpu")
+    run_id = grid(servers, "gpu", trials=2, seconds=0.1, model="sleeper_on_gpu")
     assert outcome(servers, run_id) == "success"
     assert tasks_begun(machine, run_id) == 2
     assert list(attempts(servers, "gpu").values()) == [[FINISHED]] * 2
