@@ -86,5 +86,5 @@ def test_the_repository_is_found():
 
 
 def test_an_unknown_executor_is_refused_with_those_that_there_are():
-    with pytest.raises(SettingsError, match="MLED_EXECUTOR='kubernetes' .*local .*celery or edge"):
+    with pytest.raises(SettingsError, match=r"MLED_EXECUTOR='kubernetes' .*local .*celery or edge"):
         load({"MLED_EXECUTOR": "kubernetes"})
