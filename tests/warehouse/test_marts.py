@@ -267,5 +267,5 @@ def test_the_project_builds_without_a_warning(settings, etl, filled):
     )
     summary = build.stdout.splitlines()[-1]
     assert "WARN=0 ERROR=0 SKIP=0" in summary, build.stdout
-    assert "5 unit tests" in build.stdout
+    assert "7 unit tests" in build.stdout
     assert "deprecat" not in build.stdout.lower()
