@@ -1,7 +1,7 @@
 # Everything a person runs. All state lies in MLED_HOME (.mled by default); `mled settings`
 # lists what can be set through MLED_… variables.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset test test-long lock lint bench screenshots install
+.PHONY: help up down status logs reset test test-long lint analyst docs bench screenshots lock install
 
 PYTHON ?= python3.11
 MLED := .venv/bin/mled

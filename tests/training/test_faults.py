@@ -81,7 +81,7 @@ def grids(tmp_path_factory):
         # How soon a new scheduler takes over the tasks of a killed one: 5 minutes by default.
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": str(HEARTBEAT_SECONDS),
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(2 * HEARTBEAT_SECONDS),
-        "MLED_ORPHAN_SECONDS": "5",
+        "MLED_ORPHAN_SECONDS": "15",
         "MLED_HEARTBEAT_SECONDS": "1",
     }
     with Grids(tmp_path_factory.mktemp("grids"), environment, workers=2) as servers:
