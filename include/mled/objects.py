@@ -88,6 +88,10 @@ class Objects:
         parts = urlsplit(self._client.meta.endpoint_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
+    def check(self) -> None:
+        """Raise ObjectStoreError, with what to do, unless objects can be read."""
+        self.read("any")
+
     def read(self, key: str) -> Found | None:
         """A small object; None when there is none of this key."""
         try:

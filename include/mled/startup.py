@@ -46,6 +46,10 @@ def up(settings: Settings, with_demo: bool = True, began: float | None = None) -
     prepare(settings)
     with _one_at_a_time(settings):
         health.check_disk(settings)
+        if settings.object_store:
+            from mled.objects import Objects
+
+            Objects(settings).check()
         _start(settings, steps)
     if with_demo and not demo.is_done(settings):
         demo.first_run(settings, steps)

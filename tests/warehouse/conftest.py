@@ -49,6 +49,30 @@ def etl(settings):
 
 
 @pytest.fixture
+def build():
+    """Writes a build file in which two marts hold the given number in many rows."""
+    import duckdb
+
+    def write(settings, number, series="series"):
+        settings.build_file.parent.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect(str(settings.build_file)) as connection:
+            connection.execute("create schema if not exists marts")
+            connection.execute("create schema if not exists bookkeeping")
+            for table in ("frozen", "applied", "published"):
+                connection.execute(
+                    f"create or replace table bookkeeping.{table} as "
+                    f"select '{series}' as series, {number} as batch_id"
+                )
+            for table in ("a", "b"):
+                connection.execute(
+                    f"create or replace table marts.{table} as "
+                    f"select {number} as number from range(10000)"
+                )
+
+    return write
+
+
+@pytest.fixture
 def project(settings, tmp_path, monkeypatch):
     """A copy of the dbt project, on which the settings are set."""
     copy = tmp_path / "dbt_project"

@@ -223,6 +223,17 @@ class Lab:
             )()
 
 
+def fill(settings: Settings, lab: Lab, rounds: int, seed: int = 1) -> None:
+    """Make as many batches of random changes."""
+    from mled.warehouse.extract import extract
+
+    rng = random.Random(seed)
+    for _ in range(rounds):
+        for _ in range(8):
+            lab.scribble(rng)
+        extract(settings)
+
+
 def mart(settings: Settings, sql: str) -> list[tuple]:
     """Ask the published mart as its readers do."""
     with duckdb.connect(str(settings.mart.resolve()), read_only=True) as connection:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import duckdb
 import pytest
-from lab import check, mart
+from lab import check, fill, mart
 
 from mled.store.schema import Metric
 from mled.warehouse import batches, compact
@@ -32,14 +30,6 @@ def staged(settings, table):
             ) WHERE NOT is_deleted ORDER BY {keys}
             """
         ).fetchall()
-
-
-def fill(settings, lab, rounds, seed=1):
-    rng = random.Random(seed)
-    for _ in range(rounds):
-        for _ in range(8):
-            lab.scribble(rng)
-        extract(settings)
 
 
 def test_a_merged_batch_holds_the_newest_version_of_each_row(settings, lab):

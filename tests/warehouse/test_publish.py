@@ -13,35 +13,13 @@ from mled.warehouse.files import WarehouseError
 from mled.warehouse.publish import publish
 
 
-@pytest.fixture
-def build(settings):
-    """Writes a build file in which both marts hold the given number in many rows."""
-
-    def write(number):
-        settings.build_file.parent.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(str(settings.build_file)) as connection:
-            connection.execute("create schema if not exists marts")
-            connection.execute("create schema if not exists bookkeeping")
-            for table in ("frozen", "applied", "published"):
-                connection.execute(
-                    f"create or replace table bookkeeping.{table} as select {number} batch_id"
-                )
-            for table in ("a", "b"):
-                connection.execute(
-                    f"create or replace table marts.{table} as "
-                    f"select {number} as number from range(10000)"
-                )
-
-    return write
-
-
 def read(settings, sql="select distinct number from marts.a union select number from marts.b"):
     with duckdb.connect(str(settings.mart.resolve()), read_only=True) as connection:
         return connection.execute(sql).fetchall()
 
 
 def test_a_version_shows_the_marts_and_hides_the_bookkeeping(settings, build):
-    build(1)
+    build(settings, 1)
     assert publish(settings) == 1
     assert read(settings) == [(1,)]
     schemas = {s for (s,) in read(settings, "select schema_name from duckdb_schemas()")}
@@ -57,7 +35,7 @@ def test_nothing_built_yet(settings):
 
 
 def test_readers_never_see_an_error_or_a_mixture(settings, build):
-    build(0)
+    build(settings, 0)
     publish(settings)
     seen, errors, done = set(), [], threading.Event()
 
@@ -74,7 +52,7 @@ def test_readers_never_see_an_error_or_a_mixture(settings, build):
     for reader in readers:
         reader.start()
     for number in range(1, 8):
-        build(number)
+        build(settings, number)
         publish(settings)
     done.set()
     for reader in readers:
@@ -88,13 +66,13 @@ def test_readers_never_see_an_error_or_a_mixture(settings, build):
 def test_old_versions_go_but_not_while_they_are_young(settings, build, monkeypatch):
     versions = settings.warehouse / "versions"
     for number in range(5):
-        build(number)
+        build(settings, number)
         publish(settings)
     assert len(list(versions.iterdir())) == 5
 
     for folder in versions.iterdir():
         os.utime(folder, (0, 0))
-    build(5)
+    build(settings, 5)
     assert publish(settings) == 6
     kept = sorted(int(p.name) for p in versions.iterdir())
     assert kept == [4, 5, 6]
@@ -103,9 +81,9 @@ def test_old_versions_go_but_not_while_they_are_young(settings, build, monkeypat
 
 @pytest.mark.parametrize("step", ["commit_folder", "_point"])
 def test_a_publisher_that_dies_leaves_the_old_version(settings, build, monkeypatch, step):
-    build(1)
+    build(settings, 1)
     publish(settings)
-    build(2)
+    build(settings, 2)
     with monkeypatch.context() as dying:
         dying.setattr(versions, step, lambda *_: os._exit(1))
         child = os.fork()

@@ -54,7 +54,7 @@ class Version:
 
 def listed(found: Found | None) -> list[Version]:
     """The versions in the list, oldest first."""
-    return [Version(**v) for v in json.loads(found.content)["versions"]] if found else []
+    return remote_staging.parsed(found, "versions", Version)
 
 
 def publish(settings: Settings, aside: Path, series: str, batch_id: int) -> str:

@@ -12,11 +12,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mled.objects import Found, MissingObjectError, Objects, together
 from mled.settings import Settings
 from mled.warehouse.batches import MANIFEST, Batch, committed, folder_of, read
 from mled.warehouse.files import WarehouseError, commit_folder, discard, empty_folder, sha256
+
+T = TypeVar("T")
 
 FOLDER = "staging"
 SERIES = f"{FOLDER}/series.json"
@@ -46,9 +49,24 @@ def entry_of(folder: Path) -> Entry:
     return Entry(folder.name, sha256(folder / MANIFEST))
 
 
+def parsed(found: Found | None, name: str, kind: type[T]) -> list[T]:
+    """The entries of a list that lies in the object store; none while there is no list.
+
+    Raises:
+        WarehouseError: it is no list of `name`.
+    """
+    try:
+        return [kind(**entry) for entry in json.loads(found.content)[name]] if found else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise WarehouseError(
+            f"the object store's list of {name} cannot be read ({error}): put an older version of "
+            "it back, or choose another prefix in MLED_OBJECT_STORE"
+        ) from error
+
+
 def listed(found: Found | None) -> list[Entry]:
     """The batches in the list, oldest first."""
-    return [Entry(**entry) for entry in json.loads(found.content)["batches"]] if found else []
+    return parsed(found, "batches", Entry)
 
 
 def series_of(found: Found | None) -> str | None:
