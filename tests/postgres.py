@@ -31,9 +31,13 @@ def free_port() -> int:
 
 
 class Server:
-    """A server in a temporary folder; `url` is that of its `postgres` database."""
+    """A server in a temporary folder; `url` is that of its `postgres` database.
 
-    def __init__(self) -> None:
+    Only a `durable` one waits for the disk at each commit, as a real one does.
+    """
+
+    def __init__(self, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self._folder = Path(tempfile.mkdtemp(prefix="mled-postgres-"))
         self._user = None
         if os.geteuid() == 0:  # the server refuses to run as root
@@ -45,7 +49,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -c fsync=off"
+        options = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -c fsync={self._fsync}"
         options += " -c max_connections=200"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-w", "-l", log, "-o", options, "start")
@@ -72,9 +76,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(durable: bool = False) -> Iterator[Server]:
     """Run a server while the block lasts."""
-    server = Server()
+    server = Server(durable)
     server.start()
     try:
         yield server
@@ -84,9 +88,9 @@ def running() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[str]:
+def server(durable: bool = False) -> Iterator[str]:
     """Run a server while the block lasts; gives the URL of its `postgres` database."""
-    with running() as found:
+    with running(durable) as found:
         yield found.url
 
 
