@@ -50,13 +50,15 @@ _WIRE = {
 class Incoming:
     """The store to be. Make it with `Incoming.opened`."""
 
-    def __init__(self, database: Database):
-        self.database = database
-        self.name = database.url.set(drivername="postgresql").render_as_string()
+    def __init__(self, database: Database, address: str):
+        """`address` is the database's URL as messages show it, without a password."""
+        self.database, self.address = database, address
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, database: Database, store_id: str, low: int) -> Iterator[Incoming]:
+    def opened(
+        cls, database: Database, address: str, store_id: str, low: int
+    ) -> Iterator[Incoming]:
         """The database, made ready for the rows of the store `store_id`, for this process alone.
 
         `low` is that store's clock, from which on changes have to be followed when this is the
@@ -65,7 +67,7 @@ class Incoming:
         Raises:
             StoreError: the database holds something else, or someone else is filling it.
         """
-        incoming = cls(database)
+        incoming = cls(database, address)
         with incoming._explained(), incoming._alone():
             with database.write() as connection:
                 incoming._prepare(connection, store_id, low)
@@ -76,7 +78,7 @@ class Incoming:
         with self.database.explained(), self.database.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
-                raise StoreError(f"{self.name} is being filled by another `mled store move`")
+                raise StoreError(f"{self.address} is being filled by another `mled store move`")
             try:
                 yield
             finally:
@@ -86,7 +88,7 @@ class Incoming:
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
         if encoding != "UTF8":
             raise StoreError(
-                f"{self.name} keeps text as {encoding}: make a database with "
+                f"{self.address} keeps text as {encoding}: make a database with "
                 "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
         present = sa.inspect(connection)
@@ -94,7 +96,7 @@ class Incoming:
             state = connection.execute(sa.select(_STATE)).one()
             if state.store_id != store_id:
                 raise StoreError(
-                    f"{self.name} is half filled from another store ({state.store_id}, and this "
+                    f"{self.address} is half filled from another store ({state.store_id}, and this "
                     f"one is {store_id}): name an empty database"
                 )
             self._loosen(connection)
@@ -102,7 +104,7 @@ class Incoming:
         was_store = present.has_table(Clock.__tablename__)
         if not was_store and (taken := present.get_table_names()):
             raise StoreError(
-                f"{self.name} already has tables ({', '.join(sorted(taken)[:3])} …): "
+                f"{self.address} already has tables ({', '.join(sorted(taken)[:3])} …): "
                 "name an empty database"
             )
         upgrade_within(self.database, connection)
@@ -119,13 +121,13 @@ class Incoming:
         found = connection.execute(sa.select(Clock.store_id)).scalar_one_or_none()
         if found == store_id:
             raise StoreError(
-                f"{self.name} already holds this store ({store_id}), and is in use: this is an "
+                f"{self.address} already holds this store ({store_id}), and is in use: this is an "
                 "older copy of it; set MLED_STORE_URL to that database"
             )
         for table in TABLES:
             if connection.execute(sa.select(sa.exists(sa.select(table)))).scalar():
                 raise StoreError(
-                    f"{self.name} holds another store ({found}) with rows in {table.name}: "
+                    f"{self.address} holds another store ({found}) with rows in {table.name}: "
                     "name an empty database"
                 )
 
@@ -241,7 +243,7 @@ class Incoming:
             yield
         except psycopg.Error as error:
             raise StoreError(
-                f"{self.name}: {str(error).strip()}; once that is mended, run the same command "
+                f"{self.address}: {str(error).strip()}; once that is mended, run the same command "
                 "again: it goes on where it was"
             ) from error
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from mled.secrets import REFERENCE, filled
 from mled.settings import Settings
 from mled.store import changes
 from mled.store.database import Database, connect
@@ -77,26 +78,28 @@ class Moved:
 def move(settings: Settings, to: str, *, when_idle: bool = False, shown: Shown = silent) -> Moved:
     """Move the store of these settings to the PostgreSQL database at the URL `to`.
 
-    With `when_idle`, the old store closes at a moment when no trial is running. A move that was
-    broken off goes on; one that has ended is left as it is, and an empty `Moved` returned.
+    As in the settings, `{name}` in the URL stands for the secret of that name. With `when_idle`,
+    the old store closes at a moment when no trial is running. A move that was broken off goes on;
+    one that has ended is left as it is, and an empty `Moved` returned.
 
     Raises:
         StoreError: the store is not in SQLite or has moved elsewhere; the database cannot be
             reached, holds something else, or is being filled by another process; or the stores
             differ after all. The old store stays in use then.
     """
-    source, target = connect(settings), Database(to, settings.busy_timeout_s)
+    source = connect(settings)
+    target = Database(filled(to, settings.secrets), settings.busy_timeout_s)
     if not isinstance(source.dialect, SQLite):
         raise StoreError(f"the store {source.url.render_as_string()} is not in SQLite: it stays")
     if not isinstance(target.dialect, PostgreSQL):
         raise StoreError(f"--to={to!r} is not PostgreSQL: write postgresql://user@host/database")
-    return Move(source, target, shown).run(when_idle)
+    return Move(source, target, _address(to), shown).run(when_idle)
 
 
 def what_next(settings: Settings, to: str, moved: Moved) -> str:
     """What to tell a person whose store has moved."""
-    name = Incoming(Database(to)).name
-    lines = [f"The store is in {name} now."]
+    address = _address(to)
+    lines = [f"The store is in {address} now."]
     if moved.tables:
         rows = sum(digest.rows for digest in moved.tables.values())
         lines = [
@@ -106,7 +109,8 @@ def what_next(settings: Settings, to: str, moved: Moved) -> str:
         ]
     lines += [
         "What is left to do, wherever MLED runs:",
-        f"  1. export MLED_STORE_URL={name}" + ("  (with the password)" if "***" in name else ""),
+        f"  1. export MLED_STORE_URL='{address}'"
+        + ("  (with the password)" if "***" in address else ""),
         "  2. make down && make up",
     ]
     if moved.running:
@@ -121,11 +125,18 @@ def what_next(settings: Settings, to: str, moved: Moved) -> str:
     return "\n".join(lines)
 
 
-class Move:
-    """One move from `source`, which is in SQLite, to `target`."""
+def _address(url: str) -> str:
+    """A URL as messages show it: with the name of its secret, or with stars for its password."""
+    if REFERENCE.search(url):
+        return url
+    return sa.make_url(url).set(drivername="postgresql").render_as_string()
 
-    def __init__(self, source: Database, target: Database, shown: Shown):
-        self.source, self.target, self.shown = source, target, shown
+
+class Move:
+    """One move from `source`, which is in SQLite, to `target`, shown as `address`."""
+
+    def __init__(self, source: Database, target: Database, address: str, shown: Shown):
+        self.source, self.target, self.address, self.shown = source, target, address, shown
 
     def run(self, when_idle: bool) -> Moved:
         with self.source.read() as connection:
@@ -133,7 +144,9 @@ class Move:
             retired = self.source.dialect.is_retired(connection)
         if retired:
             return self._finish(clock.store_id)
-        with Incoming.opened(self.target, clock.store_id, clock.last_us) as self.incoming:
+        with Incoming.opened(
+            self.target, self.address, clock.store_id, clock.last_us
+        ) as self.incoming:
             self._copy()
             high, tables = self._compare()
             took, rounds = SHORT_S + 1, 0
@@ -149,7 +162,7 @@ class Move:
 
     def _finish(self, store_id: str) -> Moved:
         """The old store is closed already: make sure that the new one is open."""
-        incoming = Incoming(self.target)
+        incoming = Incoming(self.target, self.address)
         if not incoming.is_of(store_id):
             with self.source.write() as connection:
                 self.source.dialect.close_ticket(connection)  # says where the store is
@@ -217,7 +230,7 @@ class Move:
             self._equal(connection, high)
             clock = connection.execute(sa.select(Clock)).one()
             self.incoming.complete(clock, self.source.dialect.last_ids(connection))
-            self.source.dialect.retire(connection, self.incoming.name)
+            self.source.dialect.retire(connection, self.address)
         return Moved(tables, running, time.monotonic() - began)
 
     def _equal(self, connection: Connection, low: int | None) -> dict[str, Digest]:
@@ -240,7 +253,7 @@ class Move:
                     raise StoreError(
                         f"{table.name} has {here.rows:,} rows with the checksum "
                         f"{here.checksum:016x} here, and {there.rows:,} with {there.checksum:016x} "
-                        f"in {self.incoming.name}: somebody else wrote to that database; make it "
+                        f"in {self.address}: somebody else wrote to that database; make it "
                         "anew, and run the same command again. The old store stays in use"
                     )
                 found[table.name] = here
