@@ -11,6 +11,7 @@ trials.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +48,6 @@ STEPS, METRICS = 200, ("accuracy", "loss", "val_accuracy", "val_loss")
 CURVES = 1_000
 POINTS = STEPS * len(METRICS)  # of a trial
 EXPERIMENTS = 20
-MARTS = {"default": (1_000_000, 10_000_000), "full": (1_000_000, 10_000_000, 100_000_000)}
 DELTAS = (0, 10_000, 1_000_000)
 ASKED_TRIALS = 10_000
 REPEATS = 5
@@ -75,7 +75,7 @@ class Pieces:
 
 def main() -> None:
     with _folder() as folder:
-        results = measure(folder, MARTS["full" if os.environ.get("SIZE") == "full" else "default"])
+        results = measure(folder, full=os.environ.get("SIZE") == "full")
     _summarise(results)
     _show(results)
     report.write("warehouse", results)
@@ -93,39 +93,100 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def measure(folder: Path, marts: Sequence[int]) -> dict:
-    """All pieces, for marts of so many points."""
+def measure(folder: Path, full: bool) -> dict:
+    """All pieces; with `full`, on large marts too."""
     piece = Pieces(folder)
     runs: dict[str, dict] = {}
     results: dict = {"runs": runs, "bytes_per_point": {}}
-    for points in marts:
-        size = f"{points // 1_000_000}M"
-        home = folder / size
-        os.environ["MLED_HOME"] = str(home)
-        settings = mled_settings.load({"MLED_HOME": str(home)})
+    for size, points in (("1M", 1_000_000), ("10M", 10_000_000)):
+        settings = _settings(folder / size)
         trials = points // POINTS
         piece(f"{size}: filling the store", _fill, settings, trials)
         runs[size] = {"first load": piece(f"{size}: first load", _first_load, settings)}
-        if points <= 10_000_000:
-            results["bytes_per_point"][size] = piece(
-                f"{size}: bytes a point", _bytes_per_point, settings
-            )
-        if points == 10_000_000:
+        results["bytes_per_point"][size] = piece(
+            f"{size}: bytes a point", _bytes_per_point, settings
+        )
+        if size == "10M":
             for name, ask in QUESTIONS_OF.items():
                 results[f"query_ms{name}"] = piece(f"questions{name}", ask, settings, folder)
             results["json_bytes_per_point"] = results["query_ms_json"].pop("bytes")
-        for delta in DELTAS:
-            name = f"delta {delta:,}"
-            trials += piece(f"{size}: writing {name}", change, settings, trials, delta)
-            runs[size][name] = piece(f"{size}: {name}", timed_etl, settings)
-        if points == 1_000_000:
+            if full:
+                piece("100M: copying the mart", _copy, settings, folder / "100M")
+        runs[size] |= _deltas(piece, size, settings, trials)
+        if size == "1M":
             results["pandas"] = piece("pandas", _in_process, _pandas, settings, folder)
-        if points == 10_000_000:
-            results["strategies"] = piece("strategies", _strategies, settings)
-            runs[size]["full refresh"] = piece(f"{size}: full refresh", timed_etl, settings, True)
-        if not os.environ.get("BENCH_FOLDER"):
-            shutil.rmtree(home)
+    results["strategies"] = piece("strategies", _strategies, settings)
+    runs["10M"]["full refresh"] = piece("10M: full refresh", _etl, settings, True)
+    if full:
+        settings = _settings(folder / "100M")
+        trials = piece("100M: multiplying the mart", _in_process, _multiply, settings, trials, 10)
+        piece("100M: settling", _etl, settings)
+        runs["100M"] = _deltas(piece, "100M", settings, trials)
+        settings = _settings(folder / "50M")
+        piece("50M: filling the store", _fill, settings, 50_000_000 // POINTS)
+        results["extract_50m"] = piece("50M: extraction", _in_process, _extract, settings)
     return results
+
+
+def _settings(home: Path) -> Settings:
+    os.environ["MLED_HOME"] = str(home)
+    return mled_settings.load({"MLED_HOME": str(home)})
+
+
+def _deltas(piece: Pieces, size: str, settings: Settings, trials: int) -> dict[str, dict]:
+    """Runs of the pipeline over one change after the other, on a mart of so many trials."""
+    runs = {}
+    for delta in DELTAS:
+        name = f"delta {delta:,}"
+        trials += piece(f"{size}: writing {name}", _change, settings, trials, delta)
+        runs[name] = piece(f"{size}: {name}", _etl, settings)
+    return runs
+
+
+def _copy(settings: Settings, home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(settings.home, home, symlinks=True)
+
+
+def _multiply(settings: Settings, trials: int, times: int) -> int:
+    """Make a mart of `trials` trials so many times as large; the number of its trials then.
+
+    To load a tenfold store would take the better part of an hour, and what is measured on it are
+    changes: the rows of the mart are copied under other numbers of trials, and the store gets
+    the newest trials only, which the next run of the pipeline brings in the ordinary way.
+    """
+    with duckdb.connect(str(settings.build_file)) as connection:
+        tables = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.columns JOIN "
+            "information_schema.tables USING (table_schema, table_name) "
+            "WHERE column_name = 'trial_id' AND table_type = 'BASE TABLE'"
+        ).fetchall()
+        for schema, table in tables:
+            for n in range(1, times):
+                connection.execute(
+                    f"INSERT INTO {schema}.{table} "
+                    f"SELECT * REPLACE (trial_id + {n * trials} AS trial_id) "
+                    f"FROM {schema}.{table} WHERE trial_id <= {trials}"
+                )
+            connection.execute("CHECKPOINT")
+    newest = max(DELTAS) // POINTS
+    _write_trials(settings, times * trials - newest, newest)
+    return times * trials
+
+
+def _extract(settings: Settings) -> dict:
+    """The first extraction of a store: rows, seconds, peak megabytes."""
+    from mled.warehouse.extract import extract
+
+    shutil.rmtree(settings.staging, ignore_errors=True)
+    began, cpu = time.perf_counter(), time.process_time()
+    batch = extract(settings)
+    return {
+        "rows": batch.rows,
+        "s": round(time.perf_counter() - began, 1),
+        "cpu_s": round(time.process_time() - cpu, 1),
+        "peak_mb": _peak_mb(),
+    }
 
 
 def _params(number: int) -> dict[str, object]:
@@ -162,10 +223,10 @@ def _fill(settings: Settings, trials: int) -> None:
     """Fill the store up to so many trials, from where an earlier run was stopped."""
     with connect(settings).read() as connection:
         first = connection.execute(sa.select(sa.func.count()).select_from(Trial)).scalar()
-    write_trials(settings, first, trials - first)
+    _write_trials(settings, first, trials - first)
 
 
-def write_trials(settings: Settings, first: int, count: int) -> None:
+def _write_trials(settings: Settings, first: int, count: int) -> None:
     """Write finished trials, numbered from `first`, as so many finished grids would."""
     database = connect(settings)
     with database.write() as connection:
@@ -215,13 +276,13 @@ def write_trials(settings: Settings, first: int, count: int) -> None:
             database.dialect.write_points(connection, points, stamp)
 
 
-def change(settings: Settings, trials: int, points: int) -> int:
+def _change(settings: Settings, trials: int, points: int) -> int:
     """Write a delta: 90% in new trials, 10% again in the latest old ones; the trials it adds."""
     if not points:
         return 0
     added = max(round(points * 0.9 / POINTS), 1)
     again = max(points // 10 // POINTS, 1)
-    write_trials(settings, trials, added)
+    _write_trials(settings, trials, added)
     database = connect(settings)
     with database.write() as connection, database.ticket(connection) as stamp:
         for n in range(trials - again, trials):
@@ -239,10 +300,10 @@ def _in_process(function: Callable, *arguments):
 def _first_load(settings: Settings) -> dict:
     for folder in (settings.staging, settings.warehouse):
         shutil.rmtree(folder, ignore_errors=True)
-    return timed_etl(settings)
+    return _etl(settings)
 
 
-def timed_etl(settings: Settings, anew: bool = False) -> dict:
+def _etl(settings: Settings, anew: bool = False) -> dict:
     """One run of the pipeline in a process of its own: seconds and peak megabytes by stage."""
     return _in_process(_etl_here, settings, anew)
 
@@ -492,9 +553,16 @@ def _summarise(results: dict) -> None:
     results["delta_1m_s"] = {size: run["s_without_publish"] for size, run in by_size.items()}
     results["publish_s"] = {size: run["stages"]["publish"]["s"] for size, run in by_size.items()}
     results["delta_1m_peak_mb"] = {size: run["peak_mb"] for size, run in by_size.items()}
-    sizes = list(runs)
-    growth = by_size[sizes[-1]]["s_without_publish"] / by_size[sizes[-2]]["s_without_publish"]
-    results[f"growth_{sizes[-2].lower()}_to_{sizes[-1].lower()}"] = round(growth, 2)
+    # Processor time tells the growth where others use the machine as well.
+    cpu_s = {
+        size: round(sum(run["stages"][stage]["cpu_s"] for stage in ("extract", "dbt")), 2)
+        for size, run in by_size.items()
+    }
+    results["delta_1m_cpu_s"] = cpu_s
+    for small, large in itertools.pairwise(runs):
+        name = f"growth_{small.lower()}_to_{large.lower()}"
+        results[name] = round(results["delta_1m_s"][large] / results["delta_1m_s"][small], 2)
+        results[f"{name}_cpu"] = round(cpu_s[large] / cpu_s[small], 2)
     results["vs_pandas"] = round(results["pandas"]["s"] / runs["1M"]["delta 10,000"]["s"], 2)
     results["vs_full_refresh"] = round(
         runs["10M"]["full refresh"]["s"] / runs["10M"]["delta 10,000"]["s"], 2
