@@ -89,6 +89,15 @@ def grids(tmp_path_factory):
         yield servers
 
 
+def assert_each_finished_once(attempts: dict[int, list[str]], trials: int) -> None:
+    """Every trial is finished, once; at most the two that ran were interrupted before."""
+    assert len(attempts) == trials
+    for states in attempts.values():
+        assert states[-1] == FINISHED
+        assert set(states[:-1]) <= {ORPHANED}
+    assert sum(map(len, attempts.values())) <= trials + 2
+
+
 def test_a_killed_task_runs_only_its_unfinished_trials_again(grids):
     run_id = grids.trigger("task", trials_per_task=6)
     grids.running("task").kill()
@@ -140,7 +149,7 @@ def test_a_killed_scheduler_loses_nothing(grids):
     scheduler.wait()
     grids.start("scheduler")
     assert grids.wait(run_id) == "success"
-    assert list(grids.attempts("scheduler").values()) == [[FINISHED]] * 12
+    assert_each_finished_once(grids.attempts("scheduler"), 12)
 
 
 def test_after_everything_was_killed_a_rerun_finishes_the_job(grids):
@@ -153,10 +162,9 @@ def test_after_everything_was_killed_a_rerun_finishes_the_job(grids):
         grids.start(name)
     grids.wait_until_ready()
     assert grids.wait(grids.trigger("reboot", trials=8)) == "success"
-    attempts = list(grids.attempts("reboot").values())
-    assert len(attempts) == 8
-    assert all(states[-1] == FINISHED and states.count(FINISHED) == 1 for states in attempts)
-    assert 1 <= sum(states.count(ORPHANED) for states in attempts) <= 2
+    attempts = grids.attempts("reboot")
+    assert_each_finished_once(attempts, 8)
+    assert any(ORPHANED in states for states in attempts.values())
 
 
 def test_a_task_marked_failed_and_cleared_ends_with_every_trial_finished(grids):
