@@ -116,11 +116,11 @@ def measure(folder: Path, full: bool) -> dict:
         if size == "1M":
             results["pandas"] = piece("pandas", _in_process, _pandas, settings, folder)
     results["strategies"] = piece("strategies", _strategies, settings)
-    runs["10M"]["full refresh"] = piece("10M: full refresh", _etl, settings, True)
+    runs["10M"]["full refresh"] = piece("10M: full refresh", timed_etl, settings, True)
     if full:
         settings = _settings(folder / "100M")
         trials = piece("100M: multiplying the mart", _in_process, _multiply, settings, trials, 10)
-        piece("100M: settling", _etl, settings)
+        piece("100M: settling", timed_etl, settings)
         runs["100M"] = _deltas(piece, "100M", settings, trials)
         settings = _settings(folder / "50M")
         piece("50M: filling the store", _fill, settings, 50_000_000 // POINTS)
@@ -138,8 +138,8 @@ def _deltas(piece: Pieces, size: str, settings: Settings, trials: int) -> dict[s
     runs = {}
     for delta in DELTAS:
         name = f"delta {delta:,}"
-        trials += piece(f"{size}: writing {name}", _change, settings, trials, delta)
-        runs[name] = piece(f"{size}: {name}", _etl, settings)
+        trials += piece(f"{size}: writing {name}", change, settings, trials, delta)
+        runs[name] = piece(f"{size}: {name}", timed_etl, settings)
     return runs
 
 
@@ -170,7 +170,7 @@ def _multiply(settings: Settings, trials: int, times: int) -> int:
                 )
             connection.execute("CHECKPOINT")
     newest = max(DELTAS) // POINTS
-    _write_trials(settings, times * trials - newest, newest)
+    write_trials(settings, times * trials - newest, newest)
     return times * trials
 
 
@@ -223,10 +223,10 @@ def _fill(settings: Settings, trials: int) -> None:
     """Fill the store up to so many trials, from where an earlier run was stopped."""
     with connect(settings).read() as connection:
         first = connection.execute(sa.select(sa.func.count()).select_from(Trial)).scalar()
-    _write_trials(settings, first, trials - first)
+    write_trials(settings, first, trials - first)
 
 
-def _write_trials(settings: Settings, first: int, count: int) -> None:
+def write_trials(settings: Settings, first: int, count: int) -> None:
     """Write finished trials, numbered from `first`, as so many finished grids would."""
     database = connect(settings)
     with database.write() as connection:
@@ -276,13 +276,13 @@ def _write_trials(settings: Settings, first: int, count: int) -> None:
             database.dialect.write_points(connection, points, stamp)
 
 
-def _change(settings: Settings, trials: int, points: int) -> int:
+def change(settings: Settings, trials: int, points: int) -> int:
     """Write a delta: 90% in new trials, 10% again in the latest old ones; the trials it adds."""
     if not points:
         return 0
     added = max(round(points * 0.9 / POINTS), 1)
     again = max(points // 10 // POINTS, 1)
-    _write_trials(settings, trials, added)
+    write_trials(settings, trials, added)
     database = connect(settings)
     with database.write() as connection, database.ticket(connection) as stamp:
         for n in range(trials - again, trials):
@@ -300,10 +300,10 @@ def _in_process(function: Callable, *arguments):
 def _first_load(settings: Settings) -> dict:
     for folder in (settings.staging, settings.warehouse):
         shutil.rmtree(folder, ignore_errors=True)
-    return _etl(settings)
+    return timed_etl(settings)
 
 
-def _etl(settings: Settings, anew: bool = False) -> dict:
+def timed_etl(settings: Settings, anew: bool = False) -> dict:
     """One run of the pipeline in a process of its own: seconds and peak megabytes by stage."""
     return _in_process(_etl_here, settings, anew)
 
