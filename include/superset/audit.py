@@ -1,6 +1,6 @@
 """Who asked what: Superset's own records of pages, charts and SQL, and how long they are kept.
 
-    .venv-superset/bin/python include/superset/audit.py [--days 7] [--user analyst]
+    .venv-superset/bin/python include/superset/audit.py [--days 7] [--user analyst] [--prune]
 
 Superset writes a row to the table `logs` for each page, chart and change, and to `query` for each
 statement of SQL Lab, with its text. An administrator sees them under Security → Action Log and in
@@ -81,14 +81,25 @@ def _open(url: str) -> Iterator[sa.engine.Connection]:
 
 
 def main() -> None:
-    """Print the records as lines of text."""
+    """Print the records as lines of text, or delete the old ones."""
     parser = argparse.ArgumentParser(description="Show who asked what of Superset.")
     parser.add_argument("--days", type=float, default=1, help="how far to look back (1)")
     parser.add_argument("--user", default="%", help="only this user; %% stands for any text")
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help=f"print nothing, and delete what is older than {RETENTION_DAYS} days",
+    )
     arguments = parser.parse_args()
     settings = load()
-    if not settings.superset_database_url and not (settings.superset_home / "metadata.db").exists():
-        sys.exit(f"{settings.superset_home} has no database: start Superset first, with `make up`")
+    database = settings.superset_home / "metadata.db"
+    missing = not settings.superset_database_url and not database.exists()
+    if arguments.prune:
+        if not missing:
+            prune(settings.superset_database)
+        return
+    if missing:
+        sys.exit(f"{database} does not exist: start Superset first, with `make up`")
     found = events(settings.superset_database, arguments.days, arguments.user)
     for moment, user, action, subject in found:
         print(f"{moment}  {user:12}  {action}  {' '.join(subject.split())}")

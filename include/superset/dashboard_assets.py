@@ -17,6 +17,7 @@ A chart's key is its name for ever: its id in Superset follows from it.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,15 +56,18 @@ def dashboard_assets(
 
 
 def _chart(chart: dict[str, Any], style: dict[str, Any]) -> dict[str, Any]:
-    viz = chart["viz"]
-    if viz not in style["charts"]:
-        raise KeyError(f"chart {chart['key']!r}: style.yaml has no chart type {viz!r}")
-    params = {"viz_type": viz, **copy.deepcopy(style["charts"][viz]), **chart.get("params", {})}
+    kind = chart["viz"]
+    if kind not in style["charts"]:
+        raise KeyError(f"chart {chart['key']!r}: style.yaml has no chart type {kind!r}")
+    params = {"viz_type": kind, **copy.deepcopy(style["charts"][kind]), **chart.get("params", {})}
     params["adhoc_filters"] = _conditions(chart)
+    if "groupbyRows" in params:
+        # A pivot table ignores this list; Superset sends a page the titles of the columns in it.
+        params["series"] = params["groupbyRows"] + params["groupbyColumns"]
     return {
         "slice_name": chart["name"],
         "description": chart["description"],
-        "viz_type": viz,
+        "viz_type": params["viz_type"],
         "params": params,
         "cache_timeout": chart.get("cache_timeout"),
         "dataset_uuid": uuid_of(f"datasets/{chart['dataset']}"),
@@ -89,7 +93,7 @@ def _dashboard(
         "description": source["description"],
         "slug": slug,
         "published": True,
-        "css": style["css"],
+        "css": _css(source, style),
         "position": _position(slug, source, sources, style["order"]),
         "metadata": {
             **copy.deepcopy(style["metadata"]),
@@ -98,6 +102,18 @@ def _dashboard(
             ],
         },
     }
+
+
+def _css(source: dict[str, Any], style: dict[str, Any]) -> str:
+    charts = [chart for row in source["rows"] for chart in row["charts"]]
+    selectors = {chart["key"]: f"[data-test-chart-name='{chart['name']}']" for chart in charts}
+    figures = [selectors[chart["key"]] for chart in charts if chart["viz"] == "figures"]
+    rules = [style["css"].replace("FIGURES", f":is({', '.join(figures)})")]
+    for chart in charts:
+        text = json.dumps(chart.get("empty", style["empty"]), ensure_ascii=False)
+        empty = "[aria-label=empty] + div > p:first-child::after"
+        rules.append(f"{selectors[chart['key']]} {empty} {{ content: {text}; }}")
+    return "\n".join(rules)
 
 
 def _position(

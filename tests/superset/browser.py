@@ -202,16 +202,21 @@ class Dashboard:
             )
             self.page.wait_for_timeout(100)
 
-    def screenshot(self, path: Path) -> None:
-        """Write the whole page, animations finished, to `path` as PNG."""
+    def screenshot(self, path: Path, height: int | None = None) -> None:
+        """Write the page, or its upper `height` pixels, to `path` as PNG, when it stands still."""
         # Superset scrolls the window, so the full page is what a person gets to see.
         self.page.evaluate("window.scrollTo(0, 0)")
-        image = self.page.screenshot(full_page=True)
+        clip = None
+        if height is not None:
+            width = self.page.viewport_size["width"]
+            full = self.page.evaluate("document.documentElement.scrollHeight")
+            clip = {"x": 0, "y": 0, "width": width, "height": min(height, full)}
+        image = None
         for _ in range(20):
-            self.page.wait_for_timeout(250)
-            last, image = image, self.page.screenshot(full_page=True)
+            last, image = image, self.page.screenshot(full_page=True, clip=clip)
             if last == image:
                 break
+            self.page.wait_for_timeout(250)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
 

@@ -71,3 +71,15 @@ def test_old_records_go(audit, database):
 def test_before_the_first_start_there_is_nothing_to_prune(audit, tmp_path):
     audit.prune(f"sqlite:///{tmp_path}/none.db")
     assert sa.inspect(sa.create_engine(f"sqlite:///{tmp_path}/none.db")).get_table_names() == []
+
+
+def test_the_command_prunes_and_prints(audit, database, home, monkeypatch, capsys):
+    folder = home / "superset"
+    folder.mkdir(parents=True)
+    Path(database.removeprefix("sqlite:///")).rename(folder / "metadata.db")
+    monkeypatch.setattr("sys.argv", ["audit.py", "--prune"])
+    audit.main()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("sys.argv", ["audit.py", "--days", "1000"])
+    audit.main()
+    assert len(capsys.readouterr().out.splitlines()) == 4
