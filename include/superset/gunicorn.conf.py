@@ -22,7 +22,9 @@ bind = f"{settings.host}:{settings.superset_port}"
 proc_name = "mled-superset"
 workers = 2
 worker_class = "gthread"
-threads = 4
+# More than there is work for: a connection whose request was answered before all of it had been
+# sent (a form that is refused) holds its thread until the client sends or closes.
+threads = 16
 preload_app = True
 # A worker that gives no sign of life for so long is replaced; a long query is no such silence.
 timeout = 120

@@ -43,6 +43,8 @@ SQLALCHEMY_ENGINE_OPTIONS = (
         # By default each request would open the file and close it, and the last to close it waits
         # until all that was written has reached the disk.
         "poolclass": QueuePool,
+        # The server's threads bound the number of connections.
+        "max_overflow": -1,
         "pool_events": [(metadata_db.commit_without_waiting, "connect")],
     }
 )
