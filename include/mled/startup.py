@@ -98,7 +98,7 @@ def prepare(settings: Settings) -> None:
 
 
 def initialise(settings: Settings) -> None:
-    """Bring the databases of Airflow and the store, and Airflow's pools, to what the code expects.
+    """Bring the databases of Airflow and the store, Airflow's pools and dbt's manifest up to date.
 
     For a cluster, before its programs start; Superset's server does the same for its own database.
 
@@ -110,6 +110,7 @@ def initialise(settings: Settings) -> None:
     steps.parallel(
         {
             "experiment store": lambda: migrate(settings),
+            "dbt manifest": lambda: dbt.manifest(settings),
             "Airflow database": lambda: _migrate_airflow(settings),
         }
     )
