@@ -91,13 +91,16 @@ def attempts(servers: Servers, name: str) -> dict[int, list[str]]:
 
 
 def tasks_begun(machine: Settings, run_id: str) -> int:
-    """How many tasks with trials of a run were begun on a machine: each leaves its log there."""
+    """How many tasks with trials of a run were begun on a machine: each leaves its log there.
+
+    The first machine gets the logs of Edge's other workers as well.
+    """
     return len(
         list(machine.logs.glob(f"airflow/**/run_id={run_id}/task_id=run_trials/map_index=*"))
     )
 
 
-@pytest.fixture(scope="module", params=[CELERY, EDGE])
+@pytest.fixture(scope="module", params=[CELERY, pytest.param(EDGE, marks=pytest.mark.long)])
 def servers(request, tmp_path_factory) -> Iterator[Servers]:
     if reason := cluster.missing(request.param):
         pytest.skip(reason)
@@ -119,9 +122,7 @@ def test_a_grid_is_spread_over_the_machines(servers):
     run_id = grid(servers, "spread", trials=8, seconds=0.5)
     assert outcome(servers, run_id) == "success"
     assert list(attempts(servers, "spread").values()) == [[FINISHED]] * 8
-    here = tasks_begun(servers.settings, run_id)
-    there = tasks_begun(servers.machines["machine-2"], run_id)
-    assert here and there and here + there == 8
+    assert 0 < tasks_begun(servers.machines["machine-2"], run_id) < 8
 
 
 def test_the_trials_of_a_machine_that_died_are_run_by_the_others(servers):
