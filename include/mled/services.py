@@ -41,7 +41,13 @@ INHERITED = (
 # The object store's address and credentials: whatever boto3 reads.
 INHERITED_PREFIX = "AWS_"
 # What a person may set of Airflow itself; the rest follows from MLED's own settings.
-OVERRIDABLE = ("AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__LOGGING__LOGGING_LEVEL")
+OVERRIDABLE = (
+    "AIRFLOW__CORE__DAGS_FOLDER",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL",
+    # For hundreds of workers: see docs/scaling.md.
+    "AIRFLOW__API__WORKERS",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL",
+)
 # A trial is one process on one core; more threads would only fight for the cores.
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
