@@ -16,12 +16,14 @@ RUN install -d -o airflow -g 0 /opt/mled /var/lib/mled
 USER 50000
 WORKDIR /opt/mled
 COPY --chown=airflow:0 requirements.txt ./
+# The base's variables point pip and uv at its own packages.
 RUN python -m venv .venv \
-    && .venv/bin/python -m pip install --quiet --no-cache-dir uv==0.13.8 \
-    && .venv/bin/uv pip install --quiet --no-cache --compile-bytecode \
+    && PIP_USER=no .venv/bin/python -m pip install --quiet --no-cache-dir uv==0.13.8 \
+    && .venv/bin/uv pip install --quiet --no-cache --compile-bytecode --python .venv/bin/python \
         ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} -r requirements.txt
 COPY --chown=airflow:0 . .
-RUN .venv/bin/uv pip install --quiet --no-cache --no-deps --no-build-isolation -e .
+RUN .venv/bin/uv pip install --quiet --no-cache --python .venv/bin/python \
+        --no-deps --no-build-isolation -e .
 
 # What trials record as their code's version: git rev-parse HEAD.
 ARG COMMIT

@@ -17,7 +17,7 @@ COPY --chown=superset:0 include/superset/requirements.txt include/superset/
 RUN python -m venv .venv-superset \
     && .venv-superset/bin/python -m pip install --quiet --no-cache-dir uv==0.13.8 \
     && .venv-superset/bin/uv pip install --quiet --no-cache --compile-bytecode \
-        -r include/superset/requirements.txt
+        --python .venv-superset/bin/python -r include/superset/requirements.txt
 COPY --chown=superset:0 . .
 
 ENV PATH=/opt/mled/.venv-superset/bin:$PATH \
