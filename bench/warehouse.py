@@ -156,6 +156,7 @@ def _multiply(settings: Settings, trials: int, times: int) -> int:
     the newest trials only, which the next run of the pipeline brings in the ordinary way.
     """
     with duckdb.connect(str(settings.build_file)) as connection:
+        connection.execute("SET enable_progress_bar = false")
         tables = connection.execute(
             "SELECT table_schema, table_name FROM information_schema.columns JOIN "
             "information_schema.tables USING (table_schema, table_name) "
