@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
+import sqlalchemy as sa
 
 from bench import report
 from bench.grid import Case, Run, run_ours
 from bench.servers import Servers
-from bench.store import Library
+from bench.store import STEPS, Library
 from bench.warehouse import POINTS, change, timed_etl, write_trials
 from mled import settings as mled_settings
 from mled.airflow_api import Airflow
@@ -62,7 +63,6 @@ class Installation:
     """Servers with the databases that they use, in which CPU time goes as well."""
 
     servers: Servers
-    not_ours: frozenset[int]
 
     @property
     def settings(self) -> Settings:
@@ -73,15 +73,18 @@ class Installation:
         return self.servers.airflow
 
     def all_processes(self) -> list[psutil.Process]:
-        return [*self.servers.all_processes(), *_database_processes(self.not_ours)]
+        started = psutil.Process().children()
+        redis = [process for process in started if process.name() == "redis-server"]
+        return [*self.servers.all_processes(), *redis, *_postgres(self.settings.store_url)]
 
 
-def _database_processes(but: frozenset[int] = frozenset()) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["name"])
-        if process.info["name"] in ("postgres", "redis-server") and process.pid not in but
-    ]
+def _postgres(url: str) -> list[psutil.Process]:
+    """The processes of the PostgreSQL server of a URL; none for SQLite."""
+    port = str(sa.make_url(url).port) if url else None
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and port in process.info["cmdline"]:
+            return [process, *process.children(recursive=True)]
+    return []
 
 
 # Name -> how it is started: executor, machines, and trials at a time on each.
@@ -98,7 +101,6 @@ def executors(size: Size) -> dict[str, dict[str, Run]]:
     """Executor → case → its run."""
     found: dict[str, dict[str, Run]] = {}
     for name, arguments in EXECUTORS.items():
-        not_ours = frozenset(process.pid for process in _database_processes())
         home = Path(tempfile.mkdtemp(prefix="mled-bench-"))
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, home, ignore_errors=True)
@@ -108,12 +110,21 @@ def executors(size: Size) -> dict[str, dict[str, Run]]:
                 executor, machines, workers = arguments
                 started = cluster(home, executor, machines, workers, environment=ENVIRONMENT)
             print(f"\n{name}", flush=True)
-            installation = Installation(stack.enter_context(started), not_ours)
+            installation = Installation(stack.enter_context(started))
             run_ours(installation, "warm-up", Case("one", CORES, 0.0, ()))
             found[name] = {
                 case.name: run_ours(installation, case.name, case) for case in size.cases
             }
     return found
+
+
+def _postgres_cpu_seconds(url: str) -> float:
+    """CPU time of a PostgreSQL server and of all that has ended in it; 0 for SQLite."""
+    total = 0.0
+    for process in _postgres(url):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def store_rates(size: Size) -> dict[str, dict[str, dict]]:
@@ -128,11 +139,17 @@ def store_rates(size: Size) -> dict[str, dict[str, dict]]:
         ):
             for database in DATABASES:
                 url = postgres.new_database(server) if database == "postgresql" else ""
-                result = library.store(url).write(mode, clients, trials)
+                store = library.store(url)
+                cpu = _postgres_cpu_seconds(url)
+                result = store.write(mode, clients, trials)
+                cpu = result["cpu_s"] + _postgres_cpu_seconds(url) - cpu
                 way = f"{mode}, {clients} clients"
+                points = clients * trials * STEPS * 3
                 print(f"  {database}, {way}: {result['rate']:,.0f} points/s", flush=True)
                 found[database][way] = {
                     "points_per_s": round(result["rate"]),
+                    "cpu_us_per_point": round(cpu / points * 1e6, 1),
+                    "load_after": round(os.getloadavg()[0], 1),
                     "errors": len(result["errors"]),
                     "lost": result["lost"],
                 }
@@ -211,6 +228,13 @@ def measure(size: Size) -> dict:
         "store": rates,
         "pipeline": etl,
         "move": moved,
+        "cpu_s_per_trial_beside_training": {
+            name: {
+                case.name: round((run[case.name].cpu_s - run[case.name].work_s) / case.trials, 3)
+                for case in size.cases
+            }
+            for name, run in runs.items()
+        },
         "runs": {
             name: {case: asdict(run) for case, run in by_case.items()}
             for name, by_case in runs.items()
@@ -245,11 +269,12 @@ def _show(size: Size, results: dict, runs: dict[str, dict[str, Run]]) -> None:
     )
     report.table(
         "Points a second into the store, in batches of 999 points or of the 3 of a step",
-        ["database", *results["store"]["sqlite"], "errors", "lost"],
+        ["database", *results["store"]["sqlite"], "CPU us/point, batch", "errors", "lost"],
         [
             [
                 database,
                 *(result["points_per_s"] for result in rates.values()),
+                rates[f"batch, {CLIENTS} clients"]["cpu_us_per_point"],
                 sum(result["errors"] for result in rates.values()),
                 sum(result["lost"] for result in rates.values()),
             ]

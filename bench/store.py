@@ -113,7 +113,10 @@ class Store:
         self.library, self.url = library, url
 
     def write(self, mode: str, writers: int, trials: int) -> dict:
-        """Let writers loose at once; points a second, errors, and points that are missing."""
+        """Let writers loose at once; points a second, errors, and points that are missing.
+
+        `cpu_s` is the writers' processor time.
+        """
         processes = self.library.writers(writers)
         for number, process in enumerate(processes):
             job = {"url": self.url, "mode": mode, "number": number, "trials": trials}
@@ -128,6 +131,7 @@ class Store:
         seconds = max(r["ended"] for r in results) - min(r["began"] for r in results)
         return {
             "rate": written / seconds,
+            "cpu_s": sum(r["cpu_s"] for r in results),
             "errors": [error for r in results for error in r["errors"]],
             "lost": writers * trials * STEPS * 3 - written,
         }

@@ -76,12 +76,13 @@ def main():
         print("open", flush=True)
         sys.stdin.readline()
         errors = []
-        began = time.time()
+        began, cpu = time.time(), time.process_time()
         try:
             write()
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}"[:200])
-        print(json.dumps({"began": began, "ended": time.time(), "errors": errors}), flush=True)
+        times = {"began": began, "ended": time.time(), "cpu_s": time.process_time() - cpu}
+        print(json.dumps({**times, "errors": errors}), flush=True)
 
 
 if __name__ == "__main__":
