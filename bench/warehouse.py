@@ -108,7 +108,7 @@ def measure(folder: Path, full: bool) -> dict:
         )
         if size == "10M":
             for name, ask in QUESTIONS_OF.items():
-                results[f"query_ms{name}"] = piece(f"questions{name}", ask, settings, folder)
+                results[f"query_ms{name}"] = dict(piece(f"questions{name}", ask, settings, folder))
             results["json_bytes_per_point"] = results["query_ms_json"].pop("bytes")
             if full:
                 piece("100M: copying the mart", _copy, settings, folder / "100M")
@@ -116,7 +116,6 @@ def measure(folder: Path, full: bool) -> dict:
         if size == "1M":
             results["pandas"] = piece("pandas", _in_process, _pandas, settings, folder)
     results["strategies"] = piece("strategies", _strategies, settings)
-    runs["10M"]["full refresh"] = piece("10M: full refresh", timed_etl, settings, True)
     if full:
         settings = _settings(folder / "100M")
         trials = piece("100M: multiplying the mart", _in_process, _multiply, settings, trials, 10)
@@ -304,12 +303,12 @@ def _first_load(settings: Settings) -> dict:
     return timed_etl(settings)
 
 
-def timed_etl(settings: Settings, anew: bool = False) -> dict:
+def timed_etl(settings: Settings) -> dict:
     """One run of the pipeline in a process of its own: seconds and peak megabytes by stage."""
-    return _in_process(_etl_here, settings, anew)
+    return _in_process(_etl_here, settings)
 
 
-def _etl_here(settings: Settings, anew: bool) -> dict:
+def _etl_here(settings: Settings) -> dict:
     from mled.warehouse.files import exclusive
     from mled.warehouse.pipeline import Run
 
@@ -319,8 +318,6 @@ def _etl_here(settings: Settings, anew: bool) -> dict:
     began = time.perf_counter()
     with exclusive(settings):
         run.begin()
-        if anew:
-            settings.build_file.unlink(missing_ok=True)
         for name, stage in (("extract", run.extract), ("dbt", run.build), ("publish", run.publish)):
             Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
             start, cpu = time.perf_counter(), time.process_time()
@@ -565,9 +562,9 @@ def _summarise(results: dict) -> None:
         results[name] = round(results["delta_1m_s"][large] / results["delta_1m_s"][small], 2)
         results[f"{name}_cpu"] = round(cpu_s[large] / cpu_s[small], 2)
     results["vs_pandas"] = round(results["pandas"]["s"] / runs["1M"]["delta 10,000"]["s"], 2)
-    results["vs_full_refresh"] = round(
-        runs["10M"]["full refresh"]["s"] / runs["10M"]["delta 10,000"]["s"], 2
-    )
+    # The first load builds every model from staging, as a full refresh does.
+    anew = sum(runs["10M"]["first load"]["stages"][stage]["s"] for stage in ("dbt", "publish"))
+    results["vs_full_refresh"] = round(anew / runs["10M"]["delta 10,000"]["s"], 2)
     wide = {size: b["marts.metrics_wide"] for size, b in results["bytes_per_point"].items()}
     results["bytes_per_point_wide"] = wide
     results["bytes_vs_json"] = round(results["json_bytes_per_point"] / wide["10M"], 1)
