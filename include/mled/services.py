@@ -52,6 +52,8 @@ OVERRIDABLE = (
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")
 }
+# With fewer processes the tasks of a run wait for each other's start-up.
+LEAST_PARALLELISM = 8
 # Longer than any task: then Redis hands a task whose worker is gone to another one. Airflow itself
 # notices much earlier, and runs the task again.
 VISIBILITY_SECONDS = 7 * 24 * 3600
@@ -121,9 +123,8 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     """Airflow's configuration as environment variables."""
     environ = os.environ if environ is None else environ
     api = settings.airflow_url
-    # Below 8 processes the tasks of a run wait for each other's start-up; above the workers
-    # there must be room for the tasks that do not train.
-    parallelism = str(max(8, training_slots(settings) + 4))
+    # Above those that train there must be room for the tasks that do not.
+    parallelism = str(max(LEAST_PARALLELISM, training_slots(settings) + 4))
     options = {
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "include" / "airflow" / "plugins"),
@@ -176,6 +177,15 @@ def airflow_options(settings: Settings, environ: Mapping[str, str] | None = None
     }
 
 
+def _concurrency(settings: Settings) -> int:
+    """How many tasks the worker of this machine runs at a time."""
+    if settings.queues == workers.DEFAULT:
+        return LEAST_PARALLELISM
+    # Tasks start and end while others train, each on a core of its own (training/cores.py). With
+    # more, they would wait here for a core while other machines have one.
+    return 2 * settings.workers
+
+
 def _database_options(settings: Settings) -> dict:
     url = settings.airflow_database
     if not url.startswith("sqlite"):
@@ -195,8 +205,7 @@ def _executor_options(settings: Settings) -> dict:
     Raises:
         ServiceError: Celery's broker is not set.
     """
-    # Tasks start and end while others train, each on a core of its own (training/cores.py).
-    concurrency = str(2 * settings.workers)
+    concurrency = str(_concurrency(settings))
     if settings.executor == CELERY:
         if not settings.broker:
             raise ServiceError(

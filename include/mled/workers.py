@@ -7,6 +7,8 @@ import socket
 
 from mled.settings import CELERY, LOCAL, Settings
 
+# Airflow's own name for the queue of tasks that name none: here, of those that do not train.
+DEFAULT = "default"
 TRAINING, GPU = "training", "gpu"
 ANSWER_SECONDS = 3.0
 

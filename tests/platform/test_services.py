@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 
@@ -192,6 +193,9 @@ def test_the_parallelism_counts_all_machines_and_a_worker_s_only_its_own(cluster
     options = services.airflow_options(cluster("celery"), {})
     assert int(options["AIRFLOW__CORE__PARALLELISM"]) > 12
     assert options["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == "6"
+    warehouse = dataclasses.replace(cluster("celery"), queues="default")
+    options = services.airflow_options(warehouse, {})
+    assert options["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == "8"
     assert dict((name, slots) for name, slots, _ in services.pools(cluster("celery"))) == {
         services.TRAINING_POOL: 24,
         services.DBT_POOL: 1,
