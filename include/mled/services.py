@@ -225,6 +225,9 @@ def _executor_options(settings: Settings) -> dict:
             "CORE__EXECUTOR": "airflow.providers.edge3.executors.EdgeExecutor",
             "DATABASE__EXTERNAL_DB_MANAGERS": "airflow.providers.edge3.models.db.EdgeDBManager",
             "EDGE__API_ENABLED": "True",
+            # A request is valid for so long, by clocks that differ by as much at most: a worker
+            # ends when one is refused, as happens on a busy machine within the default of 10.
+            "API_AUTH__JWT_LEEWAY": "60",
             "EDGE__API_URL": f"{settings.airflow_url}/edge_worker/v1/rpcapi",
             "EDGE__WORKER_CONCURRENCY": concurrency,
             "EDGE__JOB_POLL_INTERVAL": "1",
