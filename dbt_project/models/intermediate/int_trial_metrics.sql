@@ -2,7 +2,8 @@
 
 with
 
-    points as (select * from {{ ref('int_metrics') }}),
+    -- To keep all points aside, as is done with what is read twice, would cost as much as all.
+    points as not materialized(select * from {{ ref('int_metrics') }}),
 
     changed as (
 
