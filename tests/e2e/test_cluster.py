@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 RUN_SECONDS = 180
 ENVIRONMENT = {
     # How soon the tasks of a machine that died are run again: 60 seconds by default.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
 }
 # The product's grid DAG, with two models of the tests' own.

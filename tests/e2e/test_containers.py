@@ -25,10 +25,10 @@ GRID = {
     "dataset": "digits",
     "model": "mlp",
     "grid": {"hidden": [8, 16, 32, 64], "epochs": [60]},
-    "seeds": list(range(8)),
+    "seeds": list(range(4)),
     "trials_per_task": 2,
 }
-TRIALS = 32
+TRIALS = 16
 
 ATTEMPTS = """
     SELECT attempt.trial_id, attempt.state, attempt.host, attempt.started_at, attempt.ended_at
