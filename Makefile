@@ -33,7 +33,7 @@ reset: ## stop everything and delete all state, after asking (YES=1: without ask
 	$(INSTALLED) $(MLED) reset $(if $(filter 1,$(YES)),--yes)
 
 test: ## run the tests, with all the set-up they need
-	$(INSTALL) --tests && .venv/bin/pytest -m "not long" -n logical --maxprocesses 4 --dist loadgroup
+	$(INSTALL) --tests && .venv/bin/pytest -m "not long" -n logical --maxprocesses 4 --no-loadscope-reorder
 
 test-long: ## run the tests that take minutes each
 	$(INSTALL) --tests && .venv/bin/pytest -m long

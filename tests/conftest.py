@@ -5,21 +5,42 @@ from __future__ import annotations
 import os
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from mled import settings as settings_module
-from mled.settings import ROOT
 from tests import postgres
 
 for _name in [name for name in os.environ if name.startswith("MLED_")]:
     del os.environ[_name]
 
 
+PLATFORM = ("tests/e2e/test_whole_path.py", "tests/e2e/test_dashboards.py")
+
+
+def shared(nodeid: str) -> str:
+    """What a test shares servers or set-up with: its file, or all that drives the platform."""
+    file = nodeid.partition("::")[0]
+    return "platform" if file in PLATFORM else file
+
+
+# They start first when several processes run the tests: the others fill the time beside them.
+LONGEST = ("platform", "tests/warehouse/test_faults.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares servers or a module's set-up in one process when several run the tests."""
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        shared = place.parts[0] if place.parts[0] == "e2e" else place.as_posix()
-        item.add_marker(pytest.mark.xdist_group(shared))
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(shared(item.nodeid), len(LONGEST)))
+
+
+class Together(LoadScopeScheduling):
+    """Runs the tests that share something in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return shared(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture
