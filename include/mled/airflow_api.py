@@ -94,6 +94,12 @@ class Airflow:
             raise AirflowError(f"{dag_id} was never run")
         return runs[0]["dag_run_id"]
 
+    def active_runs(self, dag_id: str) -> list[str]:
+        """Ids of the runs that wait for their turn or are at work."""
+        parameters = {"state": ["queued", "running"], "limit": PAGE}
+        runs = self._call("GET", f"/dags/{dag_id}/dagRuns", params=parameters)["dag_runs"]
+        return [run["dag_run_id"] for run in runs]
+
     def wait(
         self, dag_id: str, run_id: str, timeout: float, interval: float = 0.5
     ) -> dict[str, Any]:

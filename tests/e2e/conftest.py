@@ -57,7 +57,13 @@ class Platform:
         run_id = self.airflow.trigger("experiment_etl")
         run = self.airflow.wait("experiment_etl", run_id, RUN_SECONDS)
         assert run["state"] == "success", self.failures("experiment_etl", run_id)
+        self.settle()
         return self.airflow.result("experiment_etl", run_id, "record")
+
+    def settle(self) -> None:
+        """Wait for the ETLs that grids have triggered: they take what a test changes meanwhile."""
+        for run_id in self.airflow.active_runs("experiment_etl"):
+            self.airflow.wait("experiment_etl", run_id, RUN_SECONDS)
 
     def failures(self, dag_id: str, run_id: str) -> dict[str, str]:
         """Task id → end of its log, for the tasks of a run that failed."""

@@ -42,6 +42,7 @@ CLIENTS = 8
 
 
 def etl(platform: Platform) -> None:
+    platform.settle()
     environment = {**os.environ, **platform.settings.environ()}
     done = subprocess.run([MLED, "etl"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -114,6 +114,19 @@ def test_only_one_pipeline_runs(settings, lab, etl, record):
     assert record().id == 1
 
 
+def test_nothing_begins_while_airflows_dbt_builds(settings, lab, etl, record):
+    etl()
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); input()"
+    command = [sys.executable, "-c", script, str(settings.build_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as builder:
+        builder.stdout.readline()
+        with pytest.raises(WarehouseError, match="another ETL is at work"):
+            etl()
+        builder.communicate(b"\n")
+    assert record().id == 1
+    etl()
+
+
 def test_a_mart_of_another_store_is_not_mixed_with_this_one(settings, lab, etl):
     lab.log(lab.trial(lab.experiment()), "accuracy", {0: 0.5})
     etl()

@@ -43,6 +43,27 @@ def _macros(project: Path) -> str:
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
+def check_free(settings: Settings) -> None:
+    """Make sure that no other process builds the marts: Airflow's dbt holds no lock but its file.
+
+    Raises:
+        WarehouseError: one does.
+    """
+    import duckdb
+
+    if not settings.build_file.exists():
+        return
+    try:
+        duckdb.connect(str(settings.build_file), read_only=True).close()
+    except duckdb.IOException as error:
+        if "lock" not in str(error):
+            raise
+        raise WarehouseError(
+            "another ETL is at work (experiment_etl in Airflow, or a shell, has "
+            f"{settings.build_file} open): wait until it has ended and try again"
+        ) from error
+
+
 def build(settings: Settings, *arguments: str) -> None:
     """Run `dbt build` in this process, without the unit tests. Call it under `files.exclusive`.
 

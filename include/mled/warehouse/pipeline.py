@@ -123,6 +123,7 @@ def _run(
 ) -> Report:
     settings = settings or settings_module.load()
     with exclusive(settings):
+        dbt.check_free(settings)
         run = Run(settings, f"manual__{uuid.uuid4()}", shown)
         run.begin()
         try:
