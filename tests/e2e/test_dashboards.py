@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -19,7 +20,7 @@ from mled.settings import ROOT
 from mled.store import connect
 from tests.e2e.conftest import ARTIFACTS, MLED, Platform
 from tests.superset import browser
-from tests.superset.client import Client
+from tests.superset.client import CHART_DATA, Client
 
 pytestmark = [
     pytest.mark.e2e,
@@ -503,14 +504,14 @@ def test_the_audit_shows_who_asked_what(shown, people):
     charts = stakeholder.get("/api/v1/dashboard/experiments/charts").json()["result"]
     (chart,) = (chart for chart in charts if chart["slice_name"] == "Leaderboard")
     dataset = int(chart["form_data"]["datasource"].partition("__")[0])
-    answer = stakeholder.chart_data(
-        json.dumps(
-            {
-                "datasource": {"id": dataset, "type": "table"},
-                "queries": [{"columns": [], "metrics": ["trials"]}],
-                "form_data": {"slice_id": chart["id"]},
-            }
-        )
+    # The page says in the address for which chart it asks.
+    address = CHART_DATA + "?form_data=" + quote(json.dumps({"slice_id": chart["id"]}))
+    answer = stakeholder.post(
+        address,
+        json={
+            "datasource": {"id": dataset, "type": "table"},
+            "queries": [{"columns": [], "metrics": ["trials"]}],
+        },
     )
     assert answer.status_code == 200, answer.text
     lines = superset_python(shown, "audit.py", "--user", "analyst").splitlines()
