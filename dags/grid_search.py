@@ -108,7 +108,7 @@ class DashboardLink(BaseOperatorLink):
 
     def get_link(self, operator, *, ti_key) -> str:
         fields, _ = _request(ti_key.get_template_context())
-        return search.dashboard_url(settings.load().superset_url, fields["experiment"])
+        return search.dashboard_url(settings.load().superset_page, fields["experiment"])
 
 
 def _request(context=None) -> tuple[dict, dict]:

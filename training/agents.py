@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -58,18 +57,24 @@ def best(values: nn.Module, observation: torch.Tensor) -> int:
         return int(values(observation).argmax())
 
 
+def annealed(first: float, last: float, steps: int, taken: int) -> float:
+    """A value that goes from `first` to `last` in a line over `steps` environment steps."""
+    done = min(1.0, taken / steps)
+    return first + done * (last - first)
+
+
 def is_evaluated(params: Agent, episode: int) -> bool:
     """Whether the agent is evaluated behind this episode: every few, and the last."""
     return episode % params.evaluate_every == 0 or episode == params.episodes - 1
 
 
-def evaluate(env: Any, act: Callable[[torch.Tensor], int], seed: int) -> float:
-    """Mean return of `GAMES` games without exploring, always from the same starts."""
+def evaluate(env: Any, values: nn.Module, seed: int) -> float:
+    """Mean return of `GAMES` games of the `best` actions, always from the same starts."""
     total = 0.0
     for game in range(GAMES):
         observation, over = start(env, seed, EVALUATION_SEEDS + game), False
         while not over:
-            after, reward, end, cut, _ = env.step(act(observation))
+            after, reward, end, cut, _ = env.step(best(values, observation))
             observation, over = tensor(after), end or cut
             total += float(reward)
     return total / GAMES

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from training.agents import Agent, best, evaluate, is_evaluated, network, start, tensor
+from training.agents import Agent, annealed, evaluate, is_evaluated, network, start, tensor
 from training.datasets import REINFORCEMENT, Environment
 from training.models import Model
 from training.session import Session
@@ -65,8 +65,8 @@ def train(params: ActorCriticHyperparameters, data: Environment, seed: int, sess
     steps = Steps()
 
     def entropy_weight() -> float:
-        done = min(1.0, steps.count / params.entropy_steps)
-        return params.entropy_start + done * (params.entropy_end - params.entropy_start)
+        first, last = params.entropy_start, params.entropy_end
+        return annealed(first, last, params.entropy_steps, steps.count)
 
     def learn(observations, taken, rewards, rest: float) -> dict[str, float]:
         seen = torch.stack(observations)
@@ -109,7 +109,7 @@ def train(params: ActorCriticHyperparameters, data: Environment, seed: int, sess
             **learn(observations, taken, rewards, rest),
         }
         if is_evaluated(params, episode):
-            metrics["evaluation_return"] = evaluate(env, lambda at: best(policy, at), seed)
+            metrics["evaluation_return"] = evaluate(env, policy, seed)
         session.log(metrics, step=episode)
     env.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from training.agents import Agent, best, evaluate, is_evaluated, network, start, tensor
+from training.agents import Agent, annealed, best, evaluate, is_evaluated, network, start, tensor
 from training.datasets import REINFORCEMENT, Environment
 from training.models import Model
 from training.session import Session
@@ -87,8 +87,8 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
     memory = Memory(params.memory, inputs)
 
     def epsilon() -> float:
-        done = min(1.0, memory.steps / params.epsilon_steps)
-        return params.epsilon_start + done * (params.epsilon_end - params.epsilon_start)
+        first, last = params.epsilon_start, params.epsilon_end
+        return annealed(first, last, params.epsilon_steps, memory.steps)
 
     def learn() -> float:
         before, action, reward, after, end = memory.draw(params.batch_size)
@@ -127,7 +127,7 @@ def train(params: DqnHyperparameters, data: Environment, seed: int, session: Ses
         if losses:
             metrics["value_loss"] = sum(losses) / len(losses)
         if is_evaluated(params, episode):
-            metrics["evaluation_return"] = evaluate(env, lambda at: best(values, at), seed)
+            metrics["evaluation_return"] = evaluate(env, values, seed)
         session.log(metrics, step=episode)
     env.close()
 
